@@ -1,0 +1,1 @@
+"""Networks, stacked along the chain axis."""

@@ -1,0 +1,55 @@
+"""What a stack of networks offers to the samplers: minibatch losses and their gradients.
+
+A loss is bound to its data and serves *blocks*: K minibatches for each of C chains, prepared in one
+go (gathers and second moments of many batches cost little more than those of one), then consumed
+step by step.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from llc.params import Params, Shapes
+
+
+class LossBlock(Protocol):
+    """K minibatches of C chains; remembers the residuals at the points it was asked about."""
+
+    def load(self, steps: int, indices: Tensor | None) -> None:
+        """Prepare `steps` ≤ K batches: the examples `indices` (steps, C, B), or (steps, 1, B)
+        shared by the chains, or all the data where None."""
+
+    def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
+        """out ← out + scale·∇L_B(weights) on batch `step`; `out` must not alias `weights`."""
+
+    def losses(self) -> Tensor:
+        """(steps, C) L_B at the points where `add_gradient` was last asked."""
+
+    def baselines(self) -> Tensor:
+        """(steps, C) L_B(w*) on the same examples."""
+
+
+class StackedLoss(Protocol):
+    """L_B(w) = mean over the examples of B of a loss per example, for a stack of networks."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Leaf shapes of one network."""
+
+    @property
+    def num_examples(self) -> int:
+        """n."""
+
+    def reference(self, centres: Params) -> Tensor:
+        """(S, …) what L_B(w*) is computed from later, for centres (S, *shape); zero iff every
+        example's loss is zero there (then L_B(w*) costs nothing)."""
+
+    def block(self, like: Params, reference: Tensor, steps: int) -> LossBlock:
+        """Room for `steps` minibatches of stacks like `like` (C, *shape); `reference` has one
+        entry a chain, or one for all."""
+
+    def full_data(self, weights: Params) -> Tensor:
+        """(C,) L_n(w) over all data, accumulated in float64."""
+
+    def select(self, index: slice) -> "StackedLoss":
+        """The same loss for a part of the chain axis (what differs along it is sliced)."""

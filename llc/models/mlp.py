@@ -1,0 +1,159 @@
+"""Multilayer perceptrons with ReLU between layers and squared loss, stacked along the chain axis.
+
+    h_0 = x,  h_ℓ = relu(W_ℓ h_{ℓ−1} + b_ℓ),  f(x) = W_L h_{L−1} + b_L,
+    L_B(w) = mean over batch and outputs of (f(x) − y)²,
+with the backward pass written out: a stack of small networks is limited by the number of operations
+a step launches, not by arithmetic.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from llc.params import Params
+
+
+def shapes(widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Leaf shapes for widths, input first: `weight1` (widths[1], widths[0]), `bias1`, …"""
+    leaves: dict[str, tuple[int, ...]] = {}
+    for i in range(1, len(widths)):
+        leaves[f"weight{i}"] = (widths[i], widths[i - 1])
+        leaves[f"bias{i}"] = (widths[i],)
+    return leaves
+
+
+def init(widths: Sequence[int], generator: torch.Generator, dtype: torch.dtype) -> Params:
+    """One network: normal weights of deviation √(2/fan_in) (He et al. 2015), normal biases."""
+    params = {}
+    for name, shape in shapes(widths).items():
+        leaf = torch.randn(shape, generator=generator, dtype=dtype)
+        params[name] = leaf * sqrt(2 / shape[1]) if len(shape) == 2 else leaf
+    return params
+
+
+def apply(params: Params, inputs: Tensor) -> Tensor:
+    """f(x) of a stack (C, …) on inputs (B, d) or (C, B, d): (C, B, o)."""
+    leaves = list(params.values())
+    hidden = inputs
+    for i in range(0, len(leaves), 2):
+        hidden = hidden @ leaves[i].mT + leaves[i + 1].unsqueeze(-2)
+        if i + 2 < len(leaves):
+            hidden = hidden.relu()
+    return hidden
+
+
+class MLPLoss:
+    """Mean squared error of a stack of MLPs on inputs (n, d) and targets (n, o) or (C, n, o)."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, widths: Sequence[int]) -> None:
+        self.inputs = inputs
+        self.targets = targets if targets.dim() == 3 else targets.unsqueeze(0)
+        self.widths = tuple(widths)
+        self.shapes = shapes(widths)
+        self.num_examples = len(inputs)
+
+    def reference(self, centres: Params) -> Tensor:
+        """(S, n) losses of every example at w*."""
+        return self.per_example(centres)
+
+    def block(self, like: Params, reference: Tensor, steps: int) -> "MLPBlock":
+        return MLPBlock(self, like, reference, steps)
+
+    def full_data(self, weights: Params) -> Tensor:
+        return self.per_example(weights).double().mean(-1)
+
+    def per_example(self, weights: Params, chunk: int = 16_384) -> Tensor:
+        """(C, n) losses of every example, in chunks of bounded memory."""
+        parts = []
+        for start in range(0, self.num_examples, chunk):
+            rows = slice(start, start + chunk)
+            residual = apply(weights, self.inputs[rows]) - self.targets[:, rows]
+            parts.append(residual.square_().mean(-1))
+        return torch.cat(parts, dim=1)
+
+    def select(self, index: slice) -> "MLPLoss":
+        part = object.__new__(MLPLoss)
+        part.__dict__.update(self.__dict__)
+        if len(self.targets) > 1:
+            part.targets = self.targets[index]
+        return part
+
+
+class MLPBlock:
+    """K minibatches of C chains; see `models.base.LossBlock`."""
+
+    def __init__(self, loss: MLPLoss, like: Params, reference: Tensor, steps: int) -> None:
+        self.loss, self.steps = loss, steps
+        self.like = next(iter(like.values()))
+        self.chains = len(self.like)
+        self.centre_losses, self.realisable = reference, not bool(reference.any())
+        self.size = 0  # of a batch; the buffers below follow it
+
+    def load(self, steps: int, indices: Tensor | None) -> None:
+        loss, chains, self.used = self.loss, self.chains, steps
+        if indices is None:
+            self._allocate(loss.num_examples)
+            inputs = loss.inputs.expand(chains, -1, -1)
+            targets = loss.targets.expand(chains, -1, -1)
+            self.inputs, self.targets = [inputs] * steps, [targets] * steps
+            self._baselines = self.centre_losses.mean(-1).expand(steps, chains)
+            return
+        steps, streams, size = indices.shape
+        self._allocate(size)
+        rows = loss.inputs.index_select(0, indices.flatten())
+        self.inputs = list(rows.view(steps, streams, size, -1).expand(-1, chains, -1, -1))
+        targets = _rows_of_each(loss.targets, indices)
+        self.targets = list(targets.expand(-1, chains, -1, -1))
+        if not self.realisable:
+            values = _rows_of_each(self.centre_losses.unsqueeze(-1), indices)
+            self._baselines = values.squeeze(-1).mean(-1).expand(-1, chains)
+
+    def _allocate(self, size: int) -> None:
+        if size == self.size:
+            return
+        self.size, widths = size, self.loss.widths
+        self._residuals = self.like.new_empty(self.steps, self.chains, size, widths[-1])
+        self._residual_views = list(self._residuals)
+        self._hidden = [self.like.new_empty(self.chains, size, width) for width in widths]
+        self._deltas = [torch.empty_like(hidden) for hidden in self._hidden]
+        self._ones = self.like.new_ones(1, 1, size).expand(self.chains, -1, -1)
+        self._baselines = self.like.new_zeros(self.steps, self.chains)
+
+    def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
+        leaves, targets = list(weights.values()), list(out.values())
+        layers = len(leaves) // 2
+        hidden = [self.inputs[step]]
+        for i in range(layers):
+            last = i + 1 == layers
+            to = self._residual_views[step] if last else self._hidden[i + 1]
+            bias = leaves[2 * i + 1].unsqueeze(1)
+            torch.baddbmm(bias, hidden[i], leaves[2 * i].mT, out=to)
+            hidden.append(to.sub_(self.targets[step]) if last else to.relu_())
+        factor = 2 * scale / (self.size * self.loss.widths[-1])
+        delta = hidden[-1]
+        for i in range(layers - 1, -1, -1):
+            targets[2 * i].baddbmm_(delta.mT, hidden[i], alpha=factor)
+            targets[2 * i + 1].unsqueeze(1).baddbmm_(self._ones, delta, alpha=factor)
+            if i > 0:
+                back = torch.bmm(delta, leaves[2 * i], out=self._deltas[i])
+                delta = torch.ops.aten.threshold_backward.grad_input(
+                    back, hidden[i], 0, grad_input=back
+                )
+
+    def losses(self) -> Tensor:
+        return self._residuals[: self.used].square().mean((-2, -1))
+
+    def baselines(self) -> Tensor:
+        return self._baselines[: self.used]
+
+
+def _rows_of_each(table: Tensor, indices: Tensor) -> Tensor:
+    """Rows `indices` (K, S, B) of `table` (T, n, f), stream by stream where T > 1: (K, ·, B, f)."""
+    sets, examples, features = table.shape
+    if sets > 1:
+        offsets = torch.arange(sets, device=table.device, dtype=torch.int64).view(1, -1, 1)
+        indices = indices + offsets * examples
+    rows = table.reshape(sets * examples, features).index_select(0, indices.flatten())
+    return rows.view(*indices.shape, features)

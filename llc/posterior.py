@@ -1,0 +1,84 @@
+"""The local posterior of a stack of chains.
+
+    p(w) ∝ exp(−U(w)),   U(w) = nβ L_n(w) + (γ/2)‖w − w*‖²,
+n examples, inverse temperature β, localisation γ around the centre w* (Lau et al. 2023). The
+minibatch potential replaces L_n by L_B.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llc.models.base import LossBlock, StackedLoss
+from llc.params import Layout, Params, Stack, repeat, select, squared_distance
+
+
+class Evaluation(NamedTuple):
+    """The potential of a stack of chains on one batch each."""
+
+    loss: Tensor  # (C,) L_B(w)
+    baseline: Tensor  # (C,) L_B(w*) on the same examples
+    potential: Tensor  # (C,) U(w) = nβ L_B(w) + (γ/2)‖w − w*‖²
+    grad: Stack  # ∇U
+
+
+@dataclass(frozen=True)
+class LocalPosterior:
+    """U around the centre of each chain; γ and nβ are shared by the chains."""
+
+    loss: StackedLoss
+    centre: Stack  # w*, leaves (C, *shape)
+    layout: Layout
+    nbeta: float
+    gamma: float
+    reference: Tensor  # what the loss needs of w* for L_B(w*), (C, …) or (1, …)
+    centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
+
+    @classmethod
+    def around(
+        cls, loss: StackedLoss, centres: Params, nbeta: float, gamma: float, chains: int = 1
+    ) -> "LocalPosterior":
+        """`chains` chains around each of S centres, leaves (S, *shape): C = S·chains.
+
+        Each centre is evaluated once, however many chains start there.
+        """
+        reference = loss.reference(centres)
+        if len(reference) > 1:
+            reference = reference.repeat_interleave(chains, 0)
+        full = loss.full_data(centres).repeat_interleave(chains)
+        layout = Layout(loss.shapes, len(full))
+        centre = layout.pack(repeat(centres, chains))
+        return cls(loss, centre, layout, nbeta, gamma, reference, full)
+
+    @property
+    def chains(self) -> int:
+        return self.layout.chains
+
+    def block(self, steps: int) -> LossBlock:
+        """Room for the minibatches of `steps` steps."""
+        return self.loss.block(self.centre.leaves, self.reference, steps)
+
+    def select(self, index: slice) -> "LocalPosterior":
+        """The posterior of a part of the chains."""
+        full = self.centre_loss[index]
+        layout = Layout(self.loss.shapes, len(full))
+        centre = layout.pack(select(self.centre.leaves, index))
+        reference = self.reference[index] if len(self.reference) > 1 else self.reference
+        return replace(
+            self,
+            loss=self.loss.select(index),
+            centre=centre,
+            layout=layout,
+            reference=reference,
+            centre_loss=full,
+        )
+
+    def evaluate(self, batches: LossBlock, step: int, weights: Stack) -> Evaluation:
+        """U and ∇U at `weights` on batch `step` of a loaded block."""
+        grad = self.layout.stack(torch.sub(weights.flat, self.centre.flat).mul_(self.gamma))
+        batches.add_gradient(step, weights.leaves, grad.leaves, self.nbeta)
+        loss, baseline = batches.losses()[step], batches.baselines()[step]
+        pull = squared_distance(weights.leaves, self.centre.leaves)
+        return Evaluation(loss, baseline, self.nbeta * loss + self.gamma / 2 * pull, grad)

@@ -1,0 +1,1 @@
+"""Samplers of the local posterior, one algorithm a file."""

@@ -1,0 +1,207 @@
+"""The only sampling loop: chains -> Trace.
+
+Work is cut into blocks of K steps. A block's randomness and minibatches are prepared in one go,
+its K steps are a handful of operations each, and what it measured goes into preallocated traces:
+nothing inside a step waits for the device. For small models a second thread prepares the next
+block while this one runs; large models split their chains over threads instead.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from threading import Event
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from llc.models.base import LossBlock
+from llc.params import Stack
+from llc.posterior import LocalPosterior
+from llc.samplers.base import Block, Sampler
+from llc.streams import NormalSource, ShuffledBatches, Stream
+from llc.trace import Recorder, Trace, join
+
+BLOCK_PARAMETERS = 65_536  # a block holds about this many numbers a chain …
+BLOCK_STEPS = 120  # … but no more steps than this, and divergence is looked for as often
+SMALL = 20_000  # parameters below which a step is too short to share among threads
+
+Build = Callable[[LocalPosterior], Sampler]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to sample, on what, and what to keep."""
+
+    num_steps: int
+    batch_size: int  # n: full-data gradients, and no batch is drawn
+    thin: int = 1  # keep every `thin`-th draw
+    shared_batches: bool = False  # one minibatch for all chains instead of one each
+    full_data_trace: bool = False  # trace L_n(w_t) instead of the minibatch loss
+    distances: bool = False  # trace ‖w_t − w*‖
+
+
+def sample(
+    posterior: LocalPosterior,
+    build: Build,
+    schedule: Schedule,
+    streams: Sequence[Stream],
+    *,
+    progress: bool = False,
+) -> Trace:
+    """Run every chain from its centre and return what it left behind.
+
+    `build(posterior)` makes the sampler; `streams` names each chain's random stream. Neither the
+    number of chains in a stack nor the number of threads changes a chain's result beyond rounding.
+    """
+    started = perf_counter()
+    parts = _thread_parts(posterior)
+    stop = Event()
+    bar = tqdm(total=schedule.num_steps, unit="step", disable=None if progress else True)
+
+    def run(part: slice) -> Trace:
+        watch = bar if part.start == 0 else None
+        with torch.no_grad():
+            return _run(posterior.select(part), build, schedule, streams[part], stop, watch)
+
+    with bar:
+        if len(parts) == 1:
+            traces = [run(parts[0])]
+        else:
+            with ThreadPoolExecutor(len(parts), initializer=_one_thread) as pool:
+                try:
+                    traces = list(pool.map(run, parts))
+                finally:
+                    stop.set()  # an interrupt must not leave the other groups running
+    return join(traces, perf_counter() - started)
+
+
+def _run(
+    posterior: LocalPosterior,
+    build: Build,
+    schedule: Schedule,
+    streams: Sequence[Stream],
+    stop: Event,
+    bar: "tqdm[int] | None",
+) -> Trace:
+    """One stack, start to end (or until every chain has diverged)."""
+    started = perf_counter()
+    sampler = build(posterior)
+    recorder = Recorder(
+        posterior, schedule.num_steps, schedule.thin, schedule.full_data_trace, schedule.distances
+    )
+    state, start = sampler.init(posterior.centre), posterior.centre
+    small = _is_small(posterior)
+    with _intra_op_threads(1 if small else torch.get_num_threads()):
+        for block in _Feed(posterior, sampler, schedule, streams).blocks(ahead=small):
+            state, info = sampler.advance(state, block)
+            recorder.write(start, block, info)
+            start = block.positions[-1]
+            if bar is not None:
+                bar.update(len(block.positions))
+            if stop.is_set():
+                break
+            if recorder.done % BLOCK_STEPS == 0 and recorder.all_diverged():
+                break
+    return recorder.trace(schedule.batch_size, schedule.num_steps, perf_counter() - started)
+
+
+class _Feed:
+    """Prepares blocks, in turn, in a ring of slots that are allocated once."""
+
+    def __init__(
+        self,
+        posterior: LocalPosterior,
+        sampler: Sampler,
+        schedule: Schedule,
+        streams: Sequence[Stream],
+    ) -> None:
+        layout, like = posterior.layout, posterior.centre.flat
+        self.layout, self.noise, self.num_steps = layout, sampler.noise, schedule.num_steps
+        self.steps = min(block_steps(layout.size), schedule.num_steps)
+        self.normals = NormalSource(streams, layout.size, self.steps, like)
+        self.indices: ShuffledBatches | None = None
+        if schedule.batch_size < posterior.loss.num_examples:
+            keys = streams[:1] if schedule.shared_batches else streams
+            self.indices = ShuffledBatches(
+                keys, posterior.loss.num_examples, schedule.batch_size, like.device
+            )
+        self.posterior, self.like = posterior, like
+
+    def blocks(self, *, ahead: bool) -> Iterator[Block]:
+        """Every block; with `ahead`, the next is prepared on another thread meanwhile.
+
+        A block is valid until two more have been asked for: its last position is where the next
+        one starts.
+        """
+        lengths = [self.steps] * (self.num_steps // self.steps)
+        if self.num_steps % self.steps:
+            lengths.append(self.num_steps % self.steps)
+        slots = [self._slot() for _ in range(min(3 if ahead else 2, len(lengths)))]
+        turns = [(slots[i % len(slots)], length) for i, length in enumerate(lengths)]
+        if not ahead:
+            yield from (self._prepare(*turn) for turn in turns)
+            return
+        with ThreadPoolExecutor(1, initializer=_one_thread) as worker:
+            pending = worker.submit(self._prepare, *turns[0])
+            for turn in turns[1:]:
+                block = pending.result()
+                pending = worker.submit(self._prepare, *turn)
+                yield block
+            yield pending.result()
+
+    def _slot(self) -> "_Slot":
+        flat = self.like.new_empty(self.steps, self.layout.total)
+        return _Slot(
+            flat, [self.layout.stack(row) for row in flat], self.posterior.block(self.steps)
+        )
+
+    def _prepare(self, slot: "_Slot", steps: int) -> Block:
+        rows = self.normals.draw(steps)
+        self.layout.scatter(rows, slot.flat[:steps], self.noise.shift, self.noise.scale)
+        slot.batches.load(steps, None if self.indices is None else self.indices.draw(steps))
+        return Block(slot.positions[:steps], slot.batches)
+
+
+class _Slot(NamedTuple):
+    """Room for one block."""
+
+    flat: Tensor  # (K, total): noise on arrival, the trajectory afterwards
+    positions: list[Stack]
+    batches: LossBlock
+
+
+def block_steps(size: int) -> int:
+    """K for a model of `size` parameters: a function of the model alone, never of the stack."""
+    return max(1, min(BLOCK_STEPS, BLOCK_PARAMETERS // size))
+
+
+def _is_small(posterior: LocalPosterior) -> bool:
+    return posterior.centre.flat.device.type == "cpu" and posterior.layout.size < SMALL
+
+
+def _thread_parts(posterior: LocalPosterior) -> list[slice]:
+    """How the chains are split over threads: large models on the CPU only."""
+    on_cpu = posterior.centre.flat.device.type == "cpu"
+    threads = torch.get_num_threads() if on_cpu and not _is_small(posterior) else 1
+    groups = min(threads, posterior.chains)
+    edges = [posterior.chains * i // groups for i in range(groups + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _intra_op_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,119 @@
+"""Random streams: one generator per chain and purpose, all derived from one seed.
+
+A stream is named by (seed, chain, purpose); it does not depend on how many chains share a stack,
+nor on the block length, so that results do not depend on how the work was cut up.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PURPOSES = ("noise", "batches", "model", "data", "training", "probes")
+ALIGNMENT = 16  # torch fills normals on the CPU in groups of 16; rows of that length never straddle
+
+
+class Stream(NamedTuple):
+    """The random stream of one chain."""
+
+    seed: int
+    chain: int = 0
+
+
+def generator(
+    stream: Stream, purpose: str, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A fresh generator for one purpose of one stream (NumPy's SeedSequence does the mixing)."""
+    key = (stream.chain, PURPOSES.index(purpose))
+    state = np.random.SeedSequence(stream.seed, spawn_key=key).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+class NormalSource:
+    """Standard normals for K steps of each chain, from that chain's own generator."""
+
+    def __init__(
+        self, streams: Sequence[Stream], size: int, steps: int, like: Tensor
+    ) -> None:
+        width = -(-size // ALIGNMENT) * ALIGNMENT
+        self.rows = like.new_empty(len(streams), steps, width)
+        self.generators = [generator(stream, "noise", like.device) for stream in streams]
+
+    def draw(self, steps: int) -> Tensor:
+        """(C, steps, ≥ size), valid until the next call."""
+        for row, source in zip(self.rows, self.generators, strict=True):
+            row[:steps].normal_(generator=source)
+        return self.rows[:, :steps]
+
+
+class ShuffledBatches:
+    """Minibatch indices in shuffled epochs, each chain its own; the last partial batch is dropped.
+
+    The permutation of an epoch is a four-round Feistel network on a grid a × a ≥ n with random
+    round tables (Luby & Rackoff 1988) and cycle walking (Black & Rogaway 2002): any index of the
+    permutation costs O(1) and an epoch O(√n) memory, so that a step does not depend on n.
+    """
+
+    ROUNDS = 4
+
+    def __init__(
+        self, streams: Sequence[Stream], num_examples: int, batch_size: int, device: torch.device
+    ) -> None:
+        self.n, self.size = num_examples, batch_size
+        self.epoch_length = num_examples // batch_size
+        self.side = 1 + int((num_examples - 1) ** 0.5)
+        self.side += self.side**2 < num_examples
+        self.device = device
+        self.generators = [generator(stream, "batches", device) for stream in streams]
+        self.step = 0
+        self.tables = torch.empty(
+            len(streams), 0, self.ROUNDS, self.side, dtype=torch.int32, device=device
+        )
+
+    def draw(self, steps: int) -> Tensor:
+        """Indices (steps, C, B) int32 of the next `steps` minibatches."""
+        first, last = self.step // self.epoch_length, (self.step + steps - 1) // self.epoch_length
+        self._keep_epochs(first, last)
+        time = torch.arange(self.step, self.step + steps, device=self.device)
+        epoch, place = time // self.epoch_length - first, time % self.epoch_length
+        epochs = last - first + 1
+        chains = torch.arange(len(self.generators), device=self.device)
+        base = (chains * epochs + epoch.unsqueeze(1)) * (self.ROUNDS * self.side)
+        index = place.unsqueeze(1) * self.size + torch.arange(self.size, device=self.device)
+        shape = (steps, len(chains), self.size)
+        bases = base.int().unsqueeze(2).expand(shape).reshape(-1)
+        indices = index.int().unsqueeze(1).expand(shape).reshape(-1)
+        self.step += steps
+        return self._permute(indices, bases).view(shape)
+
+    def _keep_epochs(self, first: int, last: int) -> None:
+        """Round tables (C, epochs first … last, rounds, a); each epoch is drawn once."""
+        held = self.tables.shape[1]
+        known = min(held, 1 if self.step % self.epoch_length else 0)
+        new = last - first + 1 - known
+        kept = self.tables[:, held - known :]
+        fresh = [
+            torch.randint(self.side, (new, self.ROUNDS, self.side), generator=source,
+                          dtype=torch.int32, device=self.device)
+            for source in self.generators
+        ]
+        self.tables = torch.cat([kept, torch.stack(fresh)], dim=1)
+
+    def _permute(self, indices: Tensor, bases: Tensor) -> Tensor:
+        result = self._feistel(indices, bases)
+        outside = (result >= self.n).nonzero().squeeze(1)
+        while len(outside):
+            result[outside] = self._feistel(result[outside], bases[outside])
+            outside = outside[result[outside] >= self.n]
+        return result
+
+    def _feistel(self, indices: Tensor, bases: Tensor) -> Tensor:
+        side, tables = self.side, self.tables.flatten()
+        left = torch.div(indices, side, rounding_mode="floor")
+        right = indices - left * side
+        for turn in range(self.ROUNDS):
+            mixed = tables.index_select(0, right + (bases + turn * side)).add_(left)
+            left, right = right, mixed.sub_((mixed >= side).int(), alpha=side)
+        return left * side + right

@@ -1,0 +1,167 @@
+"""What chains leave behind, and the device-side recorder that collects it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llc.params import Stack, squared_distance
+from llc.posterior import LocalPosterior
+from llc.samplers.base import Block, Info
+
+RUNAWAY = 1e3  # nβ(L − L*) beyond this many times the parameter count is a divergence too
+
+
+class Trace(NamedTuple):
+    """Chain × draw, stored whole (burn-in belongs to the analysis), on the CPU.
+
+    A diverged chain reads NaN from its first non-finite step on.
+    """
+
+    steps: Tensor  # (T,) the step t of each draw
+    loss: Tensor  # (C, T) L(w_t), on that step's minibatch or on all data
+    baseline: Tensor  # (C, T) L(w*) on the same examples
+    distance: Tensor | None  # (C, T) ‖w_t − w*‖₂
+    acceptance_steps: Tensor  # (A,)
+    acceptance: Tensor  # (C, A) Metropolis probability of the step taken at those steps
+    diverged_at: Tensor  # (C,) first non-finite or runaway step, −1 where there is none
+    centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
+    num_steps: int  # asked for, per chain
+    chain_steps: int  # taken, over all chains
+    gradients: float  # full-data-equivalent gradients, over all chains
+    seconds: float
+
+    @property
+    def chain_steps_per_second(self) -> float:
+        return self.chain_steps / self.seconds
+
+    def chains(self, index: slice) -> "Trace":
+        """The part of the trace that belongs to some of the chains; costs stay those of all."""
+        distance = None if self.distance is None else self.distance[index]
+        return self._replace(
+            loss=self.loss[index],
+            baseline=self.baseline[index],
+            distance=distance,
+            acceptance=self.acceptance[index],
+            diverged_at=self.diverged_at[index],
+            centre_loss=self.centre_loss[index],
+        )
+
+
+class Recorder:
+    """Preallocated traces of one stack on its device; nothing is fetched until asked."""
+
+    def __init__(
+        self, posterior: LocalPosterior, num_steps: int, thin: int, full_data: bool, distance: bool
+    ) -> None:
+        self.posterior, self.thin, self.full_data = posterior, thin, full_data
+        like, chains = posterior.centre.flat, posterior.chains
+        self.steps = torch.arange(0, num_steps, thin)
+        draws = len(self.steps)
+        self.loss = like.new_full((draws, chains), torch.nan)
+        self.baseline = like.new_full((draws, chains), torch.nan)
+        self.distance = like.new_full((draws, chains), torch.nan) if distance else None
+        self.acceptance: list[Tensor] = []
+        self.acceptance_steps: list[int] = []
+        self.diverged_at = torch.full((chains,), -1, device=like.device)
+        self.centre_loss = posterior.centre_loss
+        self.done = self.checked = 0  # steps recorded, draws looked at
+
+    def write(self, start: Stack, block: Block, info: Info) -> None:
+        """Record the steps of a block that began at `start`."""
+        count = len(info.loss)
+        picks = range(-self.done % self.thin, count, self.thin)
+        first = -(-self.done // self.thin)
+        rows = slice(first, first + len(picks))
+        picked = slice(picks.start, count, self.thin)
+        if self.full_data:
+            stacks = [start, *block.positions]
+            values = [self.posterior.loss.full_data(stacks[t].leaves) for t in picks]
+            if values:
+                self.loss[rows] = torch.stack(values).to(self.loss)
+            self.baseline[rows] = self.centre_loss.to(self.loss)
+        else:
+            self.loss[rows], self.baseline[rows] = info.loss[picked], info.baseline[picked]
+        if self.distance is not None:
+            stacks, centre = [start, *block.positions], self.posterior.centre.leaves
+            for row, t in enumerate(picks, start=first):
+                self.distance[row] = squared_distance(stacks[t].leaves, centre).sqrt_()
+        self._write_acceptance(info)
+        self.done += count
+
+    def _write_acceptance(self, info: Info) -> None:
+        for step, values in info.acceptance.items():
+            self.acceptance_steps.append(self.done + step)
+            self.acceptance.append(values)
+
+    def all_diverged(self) -> bool:
+        """Look at the draws since the last look; waits for the device."""
+        end = -(-self.done // self.thin)
+        if end == self.checked:
+            return bool((self.diverged_at >= 0).all())
+        rows = slice(self.checked, end)
+        excess = (self.loss[rows] - self.baseline[rows]) * self.posterior.nbeta
+        bad = ~(excess <= RUNAWAY * self.posterior.layout.size)  # NaN compares false
+        first = self.steps[rows].to(bad.device)[bad.int().argmax(0)]
+        fresh = bad.any(0) & (self.diverged_at < 0)
+        self.diverged_at = torch.where(fresh, first, self.diverged_at)
+        self.checked = end
+        return bool((self.diverged_at >= 0).all())
+
+    def trace(self, batch_size: int, num_steps: int, seconds: float) -> Trace:
+        """Fetch everything; NaN from the first bad step of a diverged chain on."""
+        self.all_diverged()
+        dead_from = self.diverged_at.cpu()
+        dead = (dead_from >= 0).unsqueeze(1) & (self.steps >= dead_from.unsqueeze(1))
+        when = torch.tensor(self.acceptance_steps, dtype=torch.int64)
+        acceptance = self.loss.new_empty(0, len(dead)) if not len(when) else torch.stack(
+            self.acceptance
+        )
+        dead_when = (dead_from >= 0).unsqueeze(1) & (when >= dead_from.unsqueeze(1))
+        chain_steps = self.done * len(dead)
+
+        def fetch(values: Tensor, mask: Tensor) -> Tensor:
+            return values.T.cpu().masked_fill(mask, torch.nan)
+
+        return Trace(
+            steps=self.steps,
+            loss=fetch(self.loss, dead),
+            baseline=fetch(self.baseline, dead),
+            distance=None if self.distance is None else fetch(self.distance, dead),
+            acceptance_steps=when,
+            acceptance=fetch(acceptance, dead_when),
+            diverged_at=dead_from,
+            centre_loss=self.centre_loss.cpu(),
+            num_steps=num_steps,
+            chain_steps=chain_steps,
+            gradients=chain_steps * batch_size / self.posterior.loss.num_examples,
+            seconds=seconds,
+        )
+
+
+def join(traces: list[Trace], seconds: float) -> Trace:
+    """The traces of chain groups that ran side by side, as one."""
+    first = traces[0]
+    if len(traces) == 1:
+        return first._replace(seconds=seconds)
+    most = max(traces, key=lambda trace: trace.chain_steps)
+
+    def cat(name: str) -> Tensor:
+        return torch.cat([getattr(trace, name) for trace in traces])
+
+    return most._replace(
+        loss=cat("loss"),
+        baseline=cat("baseline"),
+        distance=None if first.distance is None else cat("distance"),
+        acceptance=torch.cat([_pad(t.acceptance, len(most.acceptance_steps)) for t in traces]),
+        diverged_at=cat("diverged_at"),
+        centre_loss=cat("centre_loss"),
+        chain_steps=sum(trace.chain_steps for trace in traces),
+        gradients=sum(trace.gradients for trace in traces),
+        seconds=seconds,
+    )
+
+
+def _pad(values: Tensor, width: int) -> Tensor:
+    """A group whose chains all diverged stopped early."""
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]), value=torch.nan)
