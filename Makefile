@@ -1,0 +1,52 @@
+# Two commands: `make demo` and `make test`. Everything lands in .venv, nothing outside it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+setup: $(VENV)/.runtime  ## make .venv with everything llc needs to run
+setup-dev: $(VENV)/.dev  ## and what the tests and checks need
+
+demo: $(VENV)/.runtime  ## a first estimate, recorded under runs/dln
+	$(BIN)/python expt_dln.py -F runs/dln with quick
+
+test: $(VENV)/.dev  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## style, format and types
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy llc
+
+bench: $(VENV)/.runtime  ## measure speed against the limits of this machine
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove .venv and caches; recorded runs stay
+	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps say "installed": a second call starts at once, a changed pin installs again.
+# Some systems have venv but not the pip inside it; then the system's pip puts one there.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: Python 3.11 or later is needed: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install pip; } || { rm -rf $(VENV); exit 1; }
+
+# torch comes first and alone: it is by far the largest, and the rest then settles around it.
+$(VENV)/.runtime: requirements.txt | $(BIN)/python
+	$(PIP) install "$$(grep '^torch==' requirements.txt)"
+	$(PIP) install -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(PIP) install -r requirements-dev.txt
+	touch $@

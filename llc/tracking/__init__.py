@@ -1,0 +1,43 @@
+"""Sacred, outgoing: experiments with a strict config, honest endings and whole records.
+
+A script reads from top to bottom:
+
+    ex = tracking.experiment("dln_lambdahat", DLNConfig)
+
+    @ex.main
+    def main(_run, _config):
+        config = parse(DLNConfig, _config)
+        ...
+        tracking.record(_run, lambdahat=..., rhat=...)
+        tracking.log_curve(_run, "loss_trace", steps, values)
+        with tracking.artifact(_run, "traces.nc") as path:
+            ...
+        print(tracking.run_directory(_run))
+
+    if __name__ == "__main__":
+        tracking.run(ex)
+
+Exit codes of `tracking.run`:
+
+    0    the run completed and its record is whole
+    1    the run failed (a traceback is shown), or it ended but its record could not be written
+    2    bad input: one line on stderr, before any work
+    75   interrupted by SIGTERM or SIGUSR2 (status INTERRUPTED; worth starting again)
+    130  interrupted by Ctrl-C (status INTERRUPTED)
+"""
+
+from llc.tracking.commandline import run
+from llc.tracking.experiments import experiment
+from llc.tracking.interrupts import Interrupted
+from llc.tracking.writing import artifact, log_curve, plain, record, run_directory
+
+__all__ = [
+    "Interrupted",
+    "artifact",
+    "experiment",
+    "log_curve",
+    "plain",
+    "record",
+    "run",
+    "run_directory",
+]

@@ -1,0 +1,53 @@
+"""SIGTERM, SIGUSR2 and Ctrl-C end a run with the status INTERRUPTED."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+GRACE_SECONDS = 10.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end.
+
+    Not a `SacredInterrupt`: that is an `Exception`, and any `except Exception` between the signal
+    and the run (Sacred has one around each call of an observer) would swallow the request.
+    """
+
+    STATUS = "INTERRUPTED"
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 130 if signum == signal.SIGINT else 75
+
+
+@contextmanager
+def interruptible(ex: Any) -> Iterator[None]:
+    """Raise `Interrupted` at the first signal; ignore more while the run of `ex` winds up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    raised_at = -GRACE_SECONDS
+
+    def handle(signum: int, frame: Any) -> None:
+        nonlocal raised_at
+        run = ex.current_run
+        winding_up = run is not None and run.status not in (None, "RUNNING")
+        now = time.monotonic()
+        # After the grace a signal counts again: the first one may have been lost in a __del__.
+        if not winding_up and now - raised_at >= GRACE_SECONDS:
+            raised_at = now
+            raise Interrupted(signum)
+
+    previous = {signum: signal.signal(signum, handle) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
