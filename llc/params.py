@@ -101,6 +101,7 @@ def repeat(params: Params, times: int) -> Params:
 
 
 def to(params: Params, device: torch.device | str, dtype: torch.dtype) -> Params:
+    """The same parameters elsewhere or in another precision."""
     return {name: leaf.to(device=device, dtype=dtype) for name, leaf in params.items()}
 
 

@@ -79,6 +79,7 @@ class LocalPosterior:
         """U and ∇U at `weights` on batch `step` of a loaded block."""
         grad = self.layout.stack(torch.sub(weights.flat, self.centre.flat).mul_(self.gamma))
         batches.add_gradient(step, weights.leaves, grad.leaves, self.nbeta)
-        loss, baseline = batches.losses()[step], batches.baselines()[step]
+        here = slice(step, step + 1)
+        loss, baseline = batches.losses(here)[0], batches.baselines(here)[0]
         pull = squared_distance(weights.leaves, self.centre.leaves)
         return Evaluation(loss, baseline, self.nbeta * loss + self.gamma / 2 * pull, grad)

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llc.models.base import LossBlock
-from llc.params import Stack
+from llc.params import Params, Stack, select
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Sampler
 from llc.streams import NormalSource, ShuffledBatches, Stream
@@ -51,9 +51,10 @@ def sample(
     schedule: Schedule,
     streams: Sequence[Stream],
     *,
+    start: Params | None = None,
     progress: bool = False,
 ) -> Trace:
-    """Run every chain from its centre and return what it left behind.
+    """Run every chain, from its centre or from `start` (C, *shape), and return what it left behind.
 
     `build(posterior)` makes the sampler; `streams` names each chain's random stream. Neither the
     number of chains in a stack nor the number of threads changes a chain's result beyond rounding.
@@ -65,8 +66,9 @@ def sample(
 
     def run(part: slice) -> Trace:
         watch = bar if part.start == 0 else None
+        where = None if start is None else select(start, part)
         with torch.no_grad():
-            return _run(posterior.select(part), build, schedule, streams[part], stop, watch)
+            return _run(posterior.select(part), build, schedule, streams[part], where, stop, watch)
 
     with bar:
         if len(parts) == 1:
@@ -85,6 +87,7 @@ def _run(
     build: Build,
     schedule: Schedule,
     streams: Sequence[Stream],
+    where: Params | None,
     stop: Event,
     bar: "tqdm[int] | None",
 ) -> Trace:
@@ -94,7 +97,8 @@ def _run(
     recorder = Recorder(
         posterior, schedule.num_steps, schedule.thin, schedule.full_data_trace, schedule.distances
     )
-    state, start = sampler.init(posterior.centre), posterior.centre
+    start = posterior.centre if where is None else posterior.layout.pack(where)
+    state = sampler.init(start)
     small = _is_small(posterior)
     with _intra_op_threads(1 if small else torch.get_num_threads()):
         for block in _Feed(posterior, sampler, schedule, streams).blocks(ahead=small):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PURPOSES = ("noise", "batches", "model", "data", "training", "probes")
+PURPOSES = ("noise", "batches", "model", "data", "tests", "training", "training_batches", "probes")
 ALIGNMENT = 16  # torch fills normals on the CPU in groups of 16; rows of that length never straddle
 
 
@@ -20,13 +20,12 @@ class Stream(NamedTuple):
 
     seed: int
     chain: int = 0
+    phase: int = 0  # of a run that goes through several
 
 
-def generator(
-    stream: Stream, purpose: str, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(stream: Stream, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for one purpose of one stream (NumPy's SeedSequence does the mixing)."""
-    key = (stream.chain, PURPOSES.index(purpose))
+    key = (stream.chain, stream.phase, PURPOSES.index(purpose))
     state = np.random.SeedSequence(stream.seed, spawn_key=key).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
@@ -34,9 +33,7 @@ def generator(
 class NormalSource:
     """Standard normals for K steps of each chain, from that chain's own generator."""
 
-    def __init__(
-        self, streams: Sequence[Stream], size: int, steps: int, like: Tensor
-    ) -> None:
+    def __init__(self, streams: Sequence[Stream], size: int, steps: int, like: Tensor) -> None:
         width = -(-size // ALIGNMENT) * ALIGNMENT
         self.rows = like.new_empty(len(streams), steps, width)
         self.generators = [generator(stream, "noise", like.device) for stream in streams]
@@ -59,14 +56,19 @@ class ShuffledBatches:
     ROUNDS = 4
 
     def __init__(
-        self, streams: Sequence[Stream], num_examples: int, batch_size: int, device: torch.device
+        self,
+        streams: Sequence[Stream],
+        num_examples: int,
+        batch_size: int,
+        device: torch.device,
+        purpose: str = "batches",
     ) -> None:
         self.n, self.size = num_examples, batch_size
         self.epoch_length = num_examples // batch_size
         self.side = 1 + int((num_examples - 1) ** 0.5)
         self.side += self.side**2 < num_examples
         self.device = device
-        self.generators = [generator(stream, "batches", device) for stream in streams]
+        self.generators = [generator(stream, purpose, device) for stream in streams]
         self.step = 0
         self.tables = torch.empty(
             len(streams), 0, self.ROUNDS, self.side, dtype=torch.int32, device=device
@@ -95,8 +97,13 @@ class ShuffledBatches:
         new = last - first + 1 - known
         kept = self.tables[:, held - known :]
         fresh = [
-            torch.randint(self.side, (new, self.ROUNDS, self.side), generator=source,
-                          dtype=torch.int32, device=self.device)
+            torch.randint(
+                self.side,
+                (new, self.ROUNDS, self.side),
+                generator=source,
+                dtype=torch.int32,
+                device=self.device,
+            )
             for source in self.generators
         ]
         self.tables = torch.cat([kept, torch.stack(fresh)], dim=1)

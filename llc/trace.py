@@ -1,13 +1,13 @@
 """What chains leave behind, and the device-side recorder that collects it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from llc.params import Stack, squared_distance
+from llc.params import Params, Stack, select, squared_distance
 from llc.posterior import LocalPosterior
-from llc.samplers.base import Block, Info
+from llc.samplers.base import Block, Check, Info
 
 RUNAWAY = 1e3  # nβ(L − L*) beyond this many times the parameter count is a divergence too
 
@@ -22,10 +22,12 @@ class Trace(NamedTuple):
     loss: Tensor  # (C, T) L(w_t), on that step's minibatch or on all data
     baseline: Tensor  # (C, T) L(w*) on the same examples
     distance: Tensor | None  # (C, T) ‖w_t − w*‖₂
-    acceptance_steps: Tensor  # (A,)
-    acceptance: Tensor  # (C, A) Metropolis probability of the step taken at those steps
+    checked_steps: Tensor  # (A,) the steps that were looked at more closely:
+    acceptance: Tensor  # (C, A) Metropolis probability of the step
+    squared_gradient: Tensor  # (C, A) ‖∇U_B(w_t)‖²
     diverged_at: Tensor  # (C,) first non-finite or runaway step, −1 where there is none
     centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
+    last: Params  # leaves (C, *shape): where the chains ended, on their device
     num_steps: int  # asked for, per chain
     chain_steps: int  # taken, over all chains
     gradients: float  # full-data-equivalent gradients, over all chains
@@ -37,15 +39,23 @@ class Trace(NamedTuple):
 
     def chains(self, index: slice) -> "Trace":
         """The part of the trace that belongs to some of the chains; costs stay those of all."""
-        distance = None if self.distance is None else self.distance[index]
-        return self._replace(
-            loss=self.loss[index],
-            baseline=self.baseline[index],
-            distance=distance,
-            acceptance=self.acceptance[index],
-            diverged_at=self.diverged_at[index],
-            centre_loss=self.centre_loss[index],
-        )
+        parts: dict[str, Any] = {
+            name: getattr(self, name)[index]
+            for name in PER_CHAIN
+            if getattr(self, name) is not None
+        }
+        return self._replace(**parts, last=select(self.last, index))
+
+
+PER_CHAIN = (
+    "loss",
+    "baseline",
+    "distance",
+    "acceptance",
+    "squared_gradient",
+    "diverged_at",
+    "centre_loss",
+)
 
 
 class Recorder:
@@ -61,10 +71,10 @@ class Recorder:
         self.loss = like.new_full((draws, chains), torch.nan)
         self.baseline = like.new_full((draws, chains), torch.nan)
         self.distance = like.new_full((draws, chains), torch.nan) if distance else None
-        self.acceptance: list[Tensor] = []
-        self.acceptance_steps: list[int] = []
+        self.checks: dict[int, Check] = {}
         self.diverged_at = torch.full((chains,), -1, device=like.device)
         self.centre_loss = posterior.centre_loss
+        self.last = posterior.centre
         self.done = self.checked = 0  # steps recorded, draws looked at
 
     def write(self, start: Stack, block: Block, info: Info) -> None:
@@ -86,13 +96,9 @@ class Recorder:
             stacks, centre = [start, *block.positions], self.posterior.centre.leaves
             for row, t in enumerate(picks, start=first):
                 self.distance[row] = squared_distance(stacks[t].leaves, centre).sqrt_()
-        self._write_acceptance(info)
+        self.checks.update({self.done + step: check for step, check in info.checks.items()})
         self.done += count
-
-    def _write_acceptance(self, info: Info) -> None:
-        for step, values in info.acceptance.items():
-            self.acceptance_steps.append(self.done + step)
-            self.acceptance.append(values)
+        self.last = block.positions[-1]
 
     def all_diverged(self) -> bool:
         """Look at the draws since the last look; waits for the device."""
@@ -113,25 +119,28 @@ class Recorder:
         self.all_diverged()
         dead_from = self.diverged_at.cpu()
         dead = (dead_from >= 0).unsqueeze(1) & (self.steps >= dead_from.unsqueeze(1))
-        when = torch.tensor(self.acceptance_steps, dtype=torch.int64)
-        acceptance = self.loss.new_empty(0, len(dead)) if not len(when) else torch.stack(
-            self.acceptance
-        )
-        dead_when = (dead_from >= 0).unsqueeze(1) & (when >= dead_from.unsqueeze(1))
+        checked = torch.tensor(list(self.checks), dtype=torch.int64)
+        dead_when = (dead_from >= 0).unsqueeze(1) & (checked >= dead_from.unsqueeze(1))
         chain_steps = self.done * len(dead)
 
         def fetch(values: Tensor, mask: Tensor) -> Tensor:
             return values.T.cpu().masked_fill(mask, torch.nan)
+
+        def fetch_checks(name: str) -> Tensor:
+            rows = [getattr(check, name) for check in self.checks.values()]
+            return fetch(torch.stack(rows) if rows else self.loss[:0], dead_when)
 
         return Trace(
             steps=self.steps,
             loss=fetch(self.loss, dead),
             baseline=fetch(self.baseline, dead),
             distance=None if self.distance is None else fetch(self.distance, dead),
-            acceptance_steps=when,
-            acceptance=fetch(acceptance, dead_when),
+            checked_steps=checked,
+            acceptance=fetch_checks("acceptance"),
+            squared_gradient=fetch_checks("squared_gradient"),
             diverged_at=dead_from,
             centre_loss=self.centre_loss.cpu(),
+            last={name: leaf.clone() for name, leaf in self.last.leaves.items()},
             num_steps=num_steps,
             chain_steps=chain_steps,
             gradients=chain_steps * batch_size / self.posterior.loss.num_examples,
@@ -141,27 +150,25 @@ class Recorder:
 
 def join(traces: list[Trace], seconds: float) -> Trace:
     """The traces of chain groups that ran side by side, as one."""
-    first = traces[0]
-    if len(traces) == 1:
-        return first._replace(seconds=seconds)
-    most = max(traces, key=lambda trace: trace.chain_steps)
-
-    def cat(name: str) -> Tensor:
-        return torch.cat([getattr(trace, name) for trace in traces])
-
-    return most._replace(
-        loss=cat("loss"),
-        baseline=cat("baseline"),
-        distance=None if first.distance is None else cat("distance"),
-        acceptance=torch.cat([_pad(t.acceptance, len(most.acceptance_steps)) for t in traces]),
-        diverged_at=cat("diverged_at"),
-        centre_loss=cat("centre_loss"),
+    longest = max(traces, key=lambda trace: trace.chain_steps / len(trace.loss))
+    width = len(longest.checked_steps)
+    parts: dict[str, Any] = {
+        name: torch.cat([_pad(getattr(trace, name), name, width) for trace in traces])
+        for name in PER_CHAIN
+        if getattr(longest, name) is not None
+    }
+    last = {name: torch.cat([trace.last[name] for trace in traces]) for name in longest.last}
+    return longest._replace(
+        **parts,
+        last=last,
         chain_steps=sum(trace.chain_steps for trace in traces),
         gradients=sum(trace.gradients for trace in traces),
         seconds=seconds,
     )
 
 
-def _pad(values: Tensor, width: int) -> Tensor:
-    """A group whose chains all diverged stopped early."""
+def _pad(values: Tensor, name: str, width: int) -> Tensor:
+    """A group whose chains all diverged stopped early, with fewer checks than the others."""
+    if name not in Check._fields or values.shape[1] == width:
+        return values
     return torch.nn.functional.pad(values, (0, width - values.shape[1]), value=torch.nan)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from llc.params import Params, Shapes
 
+EVERY = slice(None)
+
 
 class LossBlock(Protocol):
     """K minibatches of C chains; remembers the residuals at the points it was asked about."""
@@ -22,10 +24,10 @@ class LossBlock(Protocol):
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         """out ← out + scale·∇L_B(weights) on batch `step`; `out` must not alias `weights`."""
 
-    def losses(self) -> Tensor:
+    def losses(self, steps: slice = EVERY) -> Tensor:
         """(steps, C) L_B at the points where `add_gradient` was last asked."""
 
-    def baselines(self) -> Tensor:
+    def baselines(self, steps: slice = EVERY) -> Tensor:
         """(steps, C) L_B(w*) on the same examples."""
 
 

@@ -13,7 +13,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from llc.params import Params, shapes_of
+from llc.models.base import EVERY
+from llc.params import Params
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, int]]:
@@ -101,8 +102,8 @@ class LinearLoss:
 def second_moment(inputs: Tensor, chunk: int = 65_536) -> Tensor:
     """XᵀX/n (d, d) in float64."""
     total = torch.zeros(inputs.shape[1], inputs.shape[1], dtype=torch.float64, device=inputs.device)
-    for rows in inputs.split(chunk):
-        wide = rows.double()
+    for start in range(0, len(inputs), chunk):
+        wide = inputs[start : start + chunk].double()
         total += wide.mT @ wide
     return total / len(inputs)
 
@@ -208,12 +209,14 @@ class LinearBlock:
             down = layers[i - 1].mT
         targets[-1].baddbmm_(kappa, down, alpha=factor)
 
-    def losses(self) -> Tensor:
-        gaps, weighted = self.gaps[: self.used], self.weighted[: self.used]
+    def losses(self, steps: slice = EVERY) -> Tensor:
+        gaps, weighted = self.gaps[: self.used][steps], self.weighted[: self.used][steps]
         return _trace(gaps, weighted) / self.loss.widths[-1]
 
-    def baselines(self) -> Tensor:
+    def baselines(self, steps: slice = EVERY) -> Tensor:
+        count = len(range(self.used)[steps])
         if self.realisable:
-            return self.gaps.new_zeros(self.used, self.chains)
-        values = _trace(self.centre_gap, self.centre_gap @ self.batch_grams)
-        return (values / self.loss.widths[-1]).expand(self.used, self.chains)
+            return self.gaps.new_zeros(count, self.chains)
+        grams = self.batch_grams if self.batch_grams.dim() == 2 else self.batch_grams[steps]
+        values = _trace(self.centre_gap, self.centre_gap @ grams) / self.loss.widths[-1]
+        return values.expand(count, self.chains)

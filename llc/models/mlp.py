@@ -12,6 +12,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from llc.models.base import EVERY
 from llc.params import Params
 
 
@@ -142,11 +143,11 @@ class MLPBlock:
                     back, hidden[i], 0, grad_input=back
                 )
 
-    def losses(self) -> Tensor:
-        return self._residuals[: self.used].square().mean((-2, -1))
+    def losses(self, steps: slice = EVERY) -> Tensor:
+        return self._residuals[: self.used][steps].square().mean((-2, -1))
 
-    def baselines(self) -> Tensor:
-        return self._baselines[: self.used]
+    def baselines(self, steps: slice = EVERY) -> Tensor:
+        return self._baselines[: self.used][steps]
 
 
 def _rows_of_each(table: Tensor, indices: Tensor) -> Tensor:

@@ -27,12 +27,19 @@ class Noise(NamedTuple):
     scale: float
 
 
+class Check(NamedTuple):
+    """A closer look at one step."""
+
+    acceptance: Tensor  # (C,) Metropolis probability of the step
+    squared_gradient: Tensor  # (C,) ‖∇U_B(w_t)‖² at the position it started from
+
+
 class Info(NamedTuple):
     """What K steps report; every sampler fills the same fields."""
 
     loss: Tensor  # (K, C) L_B(w_t) at the position each step started from
     baseline: Tensor  # (K, C) L_B(w*) on the same examples
-    acceptance: dict[int, Tensor]  # step within the block -> (C,) Metropolis probability
+    checks: dict[int, Check]  # step within the block -> a closer look at it
 
 
 class Sampler(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llc.params import Stack
 from llc.posterior import LocalPosterior
-from llc.samplers.base import Block, Info, Noise, Sampler
+from llc.samplers.base import Block, Check, Info, Noise, Sampler
 
 
 class State(NamedTuple):
@@ -24,10 +24,8 @@ class State(NamedTuple):
     step: int  # t
 
 
-def sgld(
-    posterior: LocalPosterior, epsilon: float, acceptance_period: int | None = None
-) -> Sampler:
-    """SGLD with step size ε; every `acceptance_period` steps the acceptance is reported."""
+def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = None) -> Sampler:
+    """SGLD with step size ε; every `check_period` steps one step is looked at more closely."""
     gamma = posterior.gamma
     shift = posterior.centre.flat * (epsilon * gamma / 2) if gamma > 0 else None
     keep, drift = 1 - epsilon * gamma / 2, -epsilon / 2 * posterior.nbeta
@@ -42,41 +40,38 @@ def sgld(
             block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
-        acceptance = {}
-        if acceptance_period is not None:
-            for step in range(-state.step % acceptance_period, len(loss), acceptance_period):
+        checks = {}
+        if check_period is not None:
+            for step in range(-state.step % check_period, len(loss), check_period):
                 here = block.positions[step - 1] if step else state.position
-                acceptance[step] = mala_acceptance(posterior, block, step, here, epsilon)
-        return State(weights, state.step + len(loss)), Info(loss, baseline, acceptance)
+                checks[step] = check(posterior, block, step, here, epsilon)
+        return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
 
     return Sampler(Noise(shift, sqrt(epsilon)), init, advance)
 
 
-def mala_acceptance(
-    posterior: LocalPosterior, block: Block, step: int, here: Stack, epsilon: float
-) -> Tensor:
-    """(C,) probability with which MALA would accept the move `here` -> positions[step].
+def check(posterior: LocalPosterior, block: Block, step: int, here: Stack, epsilon: float) -> Check:
+    """The acceptance probability MALA would give the move `here` -> positions[step].
 
     On that step's minibatch:
-
         min(1, exp(U(w) − U(w') + log q(w|w') − log q(w'|w))),  q(·|w) = N(w − (ε/2)∇U(w), εI)
-
     (Roberts & Tweedie 1996). A diagnostic of the step size: full-data MALA accepts less.
     """
     there = block.positions[step]
     old = posterior.evaluate(block.batches, step, here)
     new = posterior.evaluate(block.batches, step, there)
-    forward = _mismatch(posterior, there, here, old.grad, epsilon)
-    backward = _mismatch(posterior, here, there, new.grad, epsilon)
+    forward = _squared_norm(posterior, _mismatch(there, here, old.grad, epsilon))
+    backward = _squared_norm(posterior, _mismatch(here, there, new.grad, epsilon))
     log_ratio = old.potential - new.potential + (forward - backward) / (2 * epsilon)
-    return log_ratio.clamp(max=0).exp()
+    return Check(log_ratio.clamp(max=0).exp(), _squared_norm(posterior, old.grad.flat))
 
 
-def _mismatch(
-    posterior: LocalPosterior, to: Stack, start: Stack, grad: Stack, epsilon: float
-) -> Tensor:
-    """(C,) ‖to − (start − (ε/2)∇U(start))‖²."""
-    gap = torch.sub(to.flat, start.flat).add_(grad.flat, alpha=epsilon / 2)
-    leaves = posterior.layout.views(gap.square_()).values()
-    # float64: the ratio is a difference of numbers as large as the parameter count.
+def _mismatch(to: Stack, start: Stack, grad: Stack, epsilon: float) -> Tensor:
+    """to − (start − (ε/2)∇U(start))."""
+    return torch.sub(to.flat, start.flat).add_(grad.flat, alpha=epsilon / 2)
+
+
+def _squared_norm(posterior: LocalPosterior, flat: Tensor) -> Tensor:
+    """(C,) in float64: the ratio is a difference of numbers as large as the parameter count."""
+    leaves = posterior.layout.views(flat.square()).values()
     return torch.stack([leaf.flatten(1).sum(1, dtype=torch.float64) for leaf in leaves]).sum(0)

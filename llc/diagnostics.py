@@ -1,0 +1,223 @@
+"""Trace -> LLCEstimate: λ̂, its Monte-Carlo error, and whether to believe it.
+
+    λ̂ = nβ · mean_t [L_{B_t}(w_t) − L_{B_t}(w*)]
+over the draws after burn-in (Lau et al. 2023; both losses on the same examples, which removes the
+minibatch noise they share and changes nothing on average).
+
+`ok` claims that |λ̂ − E λ̂| is below max(3 %, 4 standard errors). Chains that share a start look
+alike long before they have equilibrated, so that R-hat and ESS alone cannot support this. Beside
+them the status asks for
+- no drift: the mean over the second half of the trace against the quarter before it;
+- the same answer from the other side: companion chains that were heated to 16 times the temperature
+  and cooled again approach equilibrium from above, chains from w* from below (the sandwich of
+  Grosse et al. 2015, used as a convergence test);
+- a small step: on a quadratic potential SGLD's stationary bias in λ̂ is exactly (ε/8)·E‖∇U_B‖², from
+  discretisation and minibatch noise together, and ‖∇U_B‖² is measured along the chain.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llc.trace import Trace
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # its announcement of version 1.0
+    import arviz as az
+
+Array = NDArray[np.float64]
+
+RELATIVE_TOLERANCE = 0.03
+STANDARD_ERRORS = 4.0
+MAX_RHAT = 1.05
+MIN_ESS = 100.0
+MAX_SHARE_BELOW = 0.2
+
+
+@dataclass(frozen=True)
+class LLCEstimate:
+    """λ̂ at one parameter, with everything needed to judge it; NaN where undefined."""
+
+    mean: float  # over chains and draws after burn-in; NaN if any chain diverged
+    standard_error: float  # Monte-Carlo, from chains and autocorrelation
+    per_chain: tuple[float, ...]  # NaN for a diverged chain
+    all_draws: float  # the same mean without burn-in
+    num_burn_in: int  # draws left out per chain
+    rhat: float  # rank-normalised split R-hat of the kept draws
+    ess: float  # effective draws for the mean, over all chains
+    drift: float  # second half of the trace minus the quarter before it
+    drift_error: float  # its standard error
+    cooled_mean: float  # λ̂ from the companion chains, NaN where not run
+    cooled_error: float
+    step_size_bias: float  # (ε/8)·mean ‖∇U_B‖², in units of λ̂; NaN where not measured
+    share_below: float  # of kept draws with L(w_t) < L(w*)
+    num_diverged_chains: int
+    status: str
+    init_loss: float  # L_n(w*) over all data
+    nbeta: float
+    acceptance: float  # mean MALA acceptance probability of the steps, NaN where not traced
+    trace: Trace = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+
+def summarise(
+    trace: Trace,
+    nbeta: float,
+    num_burn_in: int,
+    epsilon: float,
+    cooled: Trace | None = None,
+) -> LLCEstimate:
+    """The estimate at one centre; every chain of `trace` (and of `cooled`) started there."""
+    draws = excess(trace, nbeta)
+    kept = draws[:, num_burn_in:]
+    num_diverged = int((trace.diverged_at >= 0).sum())
+    mean, error = mean_and_error(kept)
+    half, quarter = draws.shape[1] // 2, draws.shape[1] // 4
+    late, late_error = mean_and_error(draws[:, half:])
+    early, early_error = mean_and_error(draws[:, quarter:half])
+    cooled_mean, cooled_error = math.nan, math.nan
+    if cooled is not None:
+        cooled_mean, cooled_error = mean_and_error(_second_half(excess(cooled, nbeta)))
+    estimate = LLCEstimate(
+        mean=mean,
+        standard_error=error,
+        per_chain=tuple(float(value) for value in kept.mean(1)),
+        all_draws=float(draws.mean()),
+        num_burn_in=num_burn_in,
+        rhat=rhat(kept),
+        ess=ess(kept),
+        drift=late - early,
+        drift_error=math.hypot(late_error, early_error),
+        cooled_mean=cooled_mean,
+        cooled_error=cooled_error,
+        step_size_bias=_step_size_bias(trace, epsilon),
+        share_below=float((kept < 0).mean()),
+        num_diverged_chains=num_diverged,
+        status="",
+        init_loss=float(trace.centre_loss[0]),
+        nbeta=nbeta,
+        acceptance=float(trace.acceptance.mean()) if trace.acceptance.numel() else math.nan,
+        trace=trace,
+    )
+    object.__setattr__(estimate, "status", judge(estimate, epsilon))
+    return estimate
+
+
+def judge(estimate: LLCEstimate, epsilon: float) -> str:
+    """The status in words: `ok`, or the first thing that is wrong and what to do about it."""
+    if estimate.num_diverged_chains:
+        steps = estimate.trace.diverged_at
+        first, chains = int(steps[steps >= 0].min()), len(steps)
+        return (
+            f"diverged at step {first}: {estimate.num_diverged_chains} of {chains} chains; "
+            f"epsilon={epsilon:g} is too large for the curvature here, try {epsilon / 10:g}"
+        )
+    if estimate.mean + 2 * estimate.standard_error < 0 or estimate.share_below > MAX_SHARE_BELOW:
+        return (
+            f"below the centre: w* is not a minimum ({estimate.share_below:.0%} of the draws have "
+            "a lower loss): train longer or raise gamma"
+        )
+    complaints = list(_complaints(estimate, epsilon))
+    return "not converged: " + "; ".join(complaints) if complaints else "ok"
+
+
+def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
+    tolerance = error_bound(estimate)
+    if not estimate.ess >= MIN_ESS:
+        yield f"ESS {estimate.ess:.0f} < {MIN_ESS:.0f}: sample longer or more chains"
+    if not estimate.rhat <= MAX_RHAT:
+        yield f"R-hat {estimate.rhat:.2f} > {MAX_RHAT}: sample longer"
+    if not abs(estimate.drift) <= tolerance / 2:
+        yield f"λ̂ drifts by {estimate.drift:+.2g} over the second half: sample longer"
+    gap = estimate.cooled_mean - estimate.mean
+    if abs(gap) > tolerance:
+        yield f"chains cooled from above read {estimate.cooled_mean:.4g}: sample longer"
+    if estimate.step_size_bias > tolerance / 2:
+        share = estimate.step_size_bias / estimate.mean
+        yield f"the step biases λ̂ by about {share:+.0%}: try epsilon={epsilon / 3:.1g}"
+
+
+def error_bound(estimate: LLCEstimate) -> float:
+    """What `ok` claims about |λ̂ − E λ̂|: the larger of 3 % and 4 standard errors."""
+    return max(RELATIVE_TOLERANCE * abs(estimate.mean), STANDARD_ERRORS * estimate.standard_error)
+
+
+def mean_and_error(draws: Array) -> tuple[float, float]:
+    """Mean of (C, T) draws and its Monte-Carlo standard error, sd/√ESS."""
+    if not np.isfinite(draws).all():
+        return math.nan, math.nan
+    effective = ess(draws)
+    error = float(draws.std(ddof=1)) / math.sqrt(effective) if effective > 0 else math.nan
+    return float(draws.mean()), error
+
+
+def ess(draws: Array) -> float:
+    """Effective sample size of (C, T) draws for their mean (Vehtari et al. 2021)."""
+    return _arviz(lambda chains: az.ess(chains, method="mean"), draws)
+
+
+def rhat(draws: Array) -> float:
+    """Rank-normalised split R-hat of (C, T) draws; a single chain is compared with itself."""
+    if len(draws) == 1:
+        half = draws.shape[1] // 2
+        draws = np.stack([draws[0, :half], draws[0, half : 2 * half]])
+    return _arviz(az.rhat, draws)
+
+
+def _arviz(statistic: Callable[[Array], Any], draws: Array) -> float:
+    """NaN where the statistic does not exist: fewer than four draws, or a non-finite one."""
+    if draws.shape[1] < 4 or not np.isfinite(draws).all():
+        return math.nan
+    return float(statistic(draws))
+
+
+def excess(trace: Trace, nbeta: float) -> Array:
+    """(C, T) nβ(L(w_t) − L(w*)) in float64."""
+    return (nbeta * (trace.loss.double() - trace.baseline.double())).numpy()
+
+
+def _second_half(draws: Array) -> Array:
+    return draws[:, draws.shape[1] // 2 :]
+
+
+def _step_size_bias(trace: Trace, epsilon: float) -> float:
+    """(ε/8)·mean ‖∇U_B‖² over the second half of the chain."""
+    norms = trace.squared_gradient
+    if not norms.numel():
+        return math.nan
+    return epsilon / 8 * float(norms[:, norms.shape[1] // 2 :].mean())
+
+
+def to_inference_data(estimate: LLCEstimate) -> Any:
+    """The traces as ArviZ InferenceData.
+
+    `posterior` holds `llc`, nβ(L(w_t) − L(w*)) by draw; `sample_stats` holds `loss`, `baseline`,
+    `diverged_at` and, where traced, `distance` and (on their own dimension `checked`, whose
+    coordinates are steps) `acceptance` and `squared_gradient`.
+    """
+    trace = estimate.trace
+    own = {"acceptance": trace.acceptance, "squared_gradient": trace.squared_gradient}
+    checked = {name: values.numpy() for name, values in own.items() if values.numel()}
+    stats = {"loss": trace.loss.numpy(), "baseline": trace.baseline.numpy()}
+    if trace.distance is not None:
+        stats["distance"] = trace.distance.numpy()
+    data = az.from_dict(
+        posterior={"llc": excess(trace, estimate.nbeta)},
+        sample_stats=stats,
+        coords={"draw": trace.steps.numpy()},
+        posterior_attrs={"nbeta": estimate.nbeta, "init_loss": estimate.init_loss},
+    )
+    for name, values in checked.items():
+        data.sample_stats[name] = (("chain", "checked"), values)
+    if checked:
+        data.sample_stats.coords["checked"] = trace.checked_steps.numpy()
+    data.sample_stats["diverged_at"] = (("chain",), trace.diverged_at.numpy())
+    return data

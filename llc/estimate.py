@@ -1,0 +1,139 @@
+"""λ̂ at one parameter, or at a stack of them: the one place that wires everything together."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llc.config import SGLDConfig
+from llc.diagnostics import LLCEstimate, summarise
+from llc.models.base import StackedLoss
+from llc.params import Params, stack
+from llc.posterior import LocalPosterior
+from llc.samplers.base import Sampler
+from llc.samplers.sgld import sgld
+from llc.sampling import Build, Schedule, sample
+from llc.streams import Stream
+from llc.trace import Trace
+
+CHECK_PERIOD = 20  # steps between closer looks (acceptance, gradient norm)
+COMPANIONS = 2  # chains a centre that approach equilibrium from above
+TEMPERATURES = (16, 8, 4, 2)  # … through these, then at 1
+
+
+def estimate_llc(
+    loss: StackedLoss,
+    centre: Params,
+    *,
+    nbeta: float,
+    sgld_config: SGLDConfig,
+    seed: int = 0,
+    full_data_trace: bool = False,
+    distances: bool = False,
+    companions: bool = True,
+    progress: bool = False,
+) -> LLCEstimate:
+    """λ̂(w*) = nβ (E[L(w)] − L(w*)), w from the local posterior around w*, by SGLD.
+
+    The posterior is p(w) ∝ exp(−nβ L_n(w) − (γ/2)‖w − w*‖²) (Lau et al. 2023) and ε is the step
+    size of Δw = −(ε/2)∇U + √ε ξ.
+
+    loss: the network's loss, bound to its data. centre: w*, leaves (*shape), on the loss's device.
+    nbeta: n·β, for β = 1/log n: n/log n. sgld_config: ε, γ, lengths, chains, batches. seed: names
+    the random streams. full_data_trace: take L over all data at every draw instead of the step's
+    minibatch. distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
+    (a quarter more steps), which the status needs to be trustworthy.
+    Returns: an `LLCEstimate`; failure inside sampling is its `status`, never an exception.
+    Raises: ValueError for a centre that is not finite.
+    """
+    return estimate_llc_stack(
+        loss,
+        stack([centre]),
+        nbeta=nbeta,
+        sgld_config=sgld_config,
+        seeds=[seed],
+        full_data_trace=full_data_trace,
+        distances=distances,
+        companions=companions,
+        progress=progress,
+    )[0]
+
+
+def estimate_llc_stack(
+    loss: StackedLoss,
+    centres: Params,
+    *,
+    nbeta: float,
+    sgld_config: SGLDConfig,
+    seeds: Sequence[int],
+    full_data_trace: bool = False,
+    distances: bool = False,
+    companions: bool = True,
+    progress: bool = False,
+) -> list[LLCEstimate]:
+    """`estimate_llc` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
+
+    What differs between centres in `loss` (teachers, targets) has a leading axis of S·num_chains
+    entries, or none. The estimates equal those made one at a time with the same seeds, to rounding.
+    """
+    for name, leaf in centres.items():
+        if not bool(leaf.isfinite().all()):
+            raise ValueError(f"centre: {name!r} has non-finite entries: λ̂ needs a finite w*")
+    config = sgld_config
+    schedule = Schedule(
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        thin=config.thin,
+        shared_batches=config.shared_batches,
+        full_data_trace=full_data_trace,
+        distances=distances,
+    )
+    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, config.num_chains)
+    trace = sample(
+        posterior,
+        _sgld(config.epsilon),
+        schedule,
+        [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
+        progress=progress,
+    )
+    cooled = _cool(loss, centres, nbeta, config, schedule, seeds) if companions else None
+    estimates = []
+    for i in range(len(seeds)):
+        own = trace.chains(slice(i * config.num_chains, (i + 1) * config.num_chains))
+        above = cooled and cooled.chains(slice(i * COMPANIONS, (i + 1) * COMPANIONS))
+        estimates.append(summarise(own, nbeta, config.num_burn_in, config.epsilon, above))
+    return estimates
+
+
+def _cool(
+    loss: StackedLoss,
+    centres: Params,
+    nbeta: float,
+    config: SGLDConfig,
+    schedule: Schedule,
+    seeds: Sequence[int],
+) -> Trace:
+    """Companion chains: heated, cooled in stages, then sampled at the posterior's own temperature.
+
+    At temperature T both nβ → nβ/T and ε → Tε: the stability limit εnβ stays, while the chain
+    diffuses T times as fast and spreads wider than the posterior in every direction.
+    """
+    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS)
+    where, trace = None, None
+    for phase, temperature in enumerate((*TEMPERATURES, 1), start=1):
+        share = 4 if temperature == 1 else 4 * len(TEMPERATURES)
+        trace = sample(
+            replace(posterior, nbeta=nbeta / temperature),
+            _sgld(temperature * config.epsilon),
+            replace(schedule, num_steps=max(1, config.num_steps // share), distances=False),
+            [Stream(seed, chain, phase) for seed in seeds for chain in range(COMPANIONS)],
+            start=where,
+        )
+        where = trace.last
+    assert trace is not None
+    return trace
+
+
+def _sgld(epsilon: float) -> Build:
+    def build(posterior: LocalPosterior) -> Sampler:
+        return sgld(posterior, epsilon, CHECK_PERIOD)
+
+    return build

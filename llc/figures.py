@@ -1,0 +1,80 @@
+"""Pure functions from estimates and tables to matplotlib figures."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from llc.diagnostics import LLCEstimate, excess
+
+# Okabe & Ito's palette: told apart by readers with any colour vision, and in grey.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+MAX_POINTS = 1_000
+MAX_CHAINS = 8
+
+
+def estimate_figure(estimate: LLCEstimate, known: float | None, title: str) -> Figure:
+    """λ̂ per chain along the trace (against λ where it is known), and the loss trace below."""
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    running_llc(top, estimate, known)
+    loss_trace(bottom, estimate)
+    top.set_title(title, fontsize=10)
+    return figure
+
+
+def running_llc(ax: Axes, estimate: LLCEstimate, known: float | None) -> None:
+    """Trailing mean of nβ(L(w_t) − L(w*)) per chain, over as many draws as the estimate keeps.
+
+    The curves end at the per-chain estimates.
+    """
+    draws, steps = excess(estimate.trace, estimate.nbeta), estimate.trace.steps.numpy()
+    window = draws.shape[1] - estimate.num_burn_in
+    for chain in range(min(len(draws), MAX_CHAINS)):
+        curve = trailing_mean(draws[chain], window)
+        where = _thinned(len(curve))
+        ax.plot(steps[where], curve[where], color=COLOURS[chain % len(COLOURS)], lw=1)
+    if known is not None:
+        ax.axhline(known, color="black", ls="--", lw=1, label=f"λ = {known:g}")
+    if np.isfinite(estimate.mean):
+        ax.errorbar(
+            steps[-1],
+            estimate.mean,
+            yerr=1.96 * estimate.standard_error,
+            fmt="o",
+            ms=4,
+            color="black",
+            label=f"λ̂ = {estimate.mean:.4g} ± {estimate.standard_error:.2g}",
+        )
+    if estimate.num_burn_in:
+        ax.axvspan(steps[0], steps[estimate.num_burn_in], color="0.93", zorder=0)
+    ax.set_ylabel(f"λ̂ per chain\n(mean of {window:,} draws)")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower right", fontsize=8)
+
+
+def loss_trace(ax: Axes, estimate: LLCEstimate) -> None:
+    """The traced loss per chain, and L(w*) on the same examples (mean over chains)."""
+    trace = estimate.trace
+    steps, where = trace.steps.numpy(), _thinned(trace.loss.shape[1])
+    for chain in range(min(len(trace.loss), MAX_CHAINS)):
+        colour = COLOURS[chain % len(COLOURS)]
+        ax.plot(steps[where], trace.loss[chain, where], color=colour, lw=0.5, alpha=0.7)
+    baseline = trace.baseline.nanmean(0)[where]
+    ax.plot(steps[where], baseline, color="black", lw=1, label="L(w*)")
+    ax.set_xlabel("SGLD step")
+    ax.set_ylabel("minibatch loss")
+    ax.legend(loc="upper right", fontsize=8)
+
+
+def trailing_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Mean of the last `window` values at each place; of all so far where there are fewer."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(total))
+    starts = np.maximum(ends - window, 0)
+    return np.asarray((total[ends] - total[starts]) / (ends - starts))
+
+
+def _thinned(length: int) -> NDArray[np.int64]:
+    """At most MAX_POINTS places, both ends kept."""
+    return np.unique(np.linspace(0, length - 1, min(length, MAX_POINTS)).astype(np.int64))

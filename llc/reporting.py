@@ -1,0 +1,70 @@
+"""One way to record, draw and print an estimate, for every experiment script."""
+
+import math
+from typing import Any
+
+from llc import tracking
+from llc.diagnostics import LLCEstimate, to_inference_data
+from llc.figures import estimate_figure
+
+CURVES = {"loss": "loss_trace", "distance": "sgld_distances"}
+
+
+def summary(estimate: LLCEstimate) -> dict[str, Any]:
+    """The scalars of an estimate under their names in `info`."""
+    trace = estimate.trace
+    return {
+        "lambdahat": estimate.mean,
+        "lambdahat_se": estimate.standard_error,
+        "lambdahat_per_chain": estimate.per_chain,
+        "lambdahat_all_draws": estimate.all_draws,
+        "lambdahat_cooled": estimate.cooled_mean,
+        "lambdahat_cooled_se": estimate.cooled_error,
+        "lambdahat_drift": estimate.drift,
+        "step_size_bias": estimate.step_size_bias,
+        "rhat": estimate.rhat,
+        "ess": estimate.ess,
+        "share_below_centre": estimate.share_below,
+        "num_diverged_chains": estimate.num_diverged_chains,
+        "sgld_status": estimate.status,
+        "init_loss": estimate.init_loss,
+        "mala_acceptance_mean": estimate.acceptance,
+        "chain_steps_per_second": trace.chain_steps_per_second,
+        "full_data_gradients": trace.gradients,
+        "sampling_seconds": trace.seconds,
+    }
+
+
+def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, title: str) -> None:
+    """Traces as NetCDF, the picture, and the thinned curves, all under `prefix`."""
+    trace = estimate.trace
+    with tracking.artifact(_run, f"{prefix}traces.nc") as path:
+        to_inference_data(estimate).to_netcdf(str(path), engine="h5netcdf")
+    with tracking.artifact(_run, f"{prefix}llc.png") as path:
+        estimate_figure(estimate, known, title).savefig(path, dpi=150)
+    for field, name in CURVES.items():
+        values = getattr(trace, field)
+        if values is not None:
+            tracking.log_curve(_run, prefix + name, trace.steps, values.double().mean(0))
+    tracking.log_curve(
+        _run, f"{prefix}mala_acceptance_probs", trace.checked_steps, trace.acceptance.mean(0)
+    )
+
+
+def report(label: str, estimate: LLCEstimate, known: float | None) -> str:
+    """A few aligned lines for a person at a terminal."""
+    value = "none" if math.isnan(estimate.mean) else f"{estimate.mean:.4g}"
+    error = "" if math.isnan(estimate.mean) else f" ± {estimate.standard_error:.2g}"
+    lines = [f"{label} = {value}{error}"]
+    if known is not None:
+        lines.append(f"  λ               {known:g}")
+        if known and not math.isnan(estimate.mean):
+            lines.append(f"  relative error  {estimate.mean / known - 1:+.1%}")
+    lines += [
+        f"  status          {estimate.status}",
+        f"  R-hat           {estimate.rhat:.3f}",
+        f"  ESS             {estimate.ess:.0f}",
+        f"  speed           {estimate.trace.chain_steps_per_second:,.0f} chain-steps/s "
+        f"({estimate.trace.seconds:.1f} s)",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Committed commands behind the numbers in `docs/`: `python -m studies.NAME`."""
