@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench clean
+.PHONY: help setup setup-dev demo test lint bench accuracy false-ok clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -25,8 +25,14 @@ lint: $(VENV)/.dev  ## style, format and types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy llc
 
-bench: $(VENV)/.runtime  ## measure speed against the limits of this machine
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.runtime .venv-bench/.peers  ## time W1-W3 against the peers, write benchmarks/results.md
+	$(BIN)/python -m benchmarks.run --peer-python .venv-bench/bin/python
+
+accuracy: $(VENV)/.runtime  ## λ̂ against λ on twelve networks, write docs/accuracy.md
+	$(BIN)/python -m studies.accuracy
+
+false-ok: $(VENV)/.runtime  ## is `ok` to be believed? write docs/false_ok.md
+	$(BIN)/python -m studies.false_ok
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache
@@ -49,4 +55,12 @@ $(VENV)/.runtime: requirements.txt | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(PIP) install -r requirements-dev.txt
+	touch $@
+
+# The peers' environment; some of them ask for a newer Python than they need.
+.venv-bench/.peers: benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench || { $(PYTHON) -m venv --clear --without-pip .venv-bench && \
+		$(PYTHON) -m pip --python .venv-bench/bin/python install pip; }
+	.venv-bench/bin/python -m pip install "$$(grep '^torch==' requirements.txt)"
+	.venv-bench/bin/python -m pip install --ignore-requires-python -r benchmarks/requirements.txt
 	touch $@

@@ -30,9 +30,9 @@ ex = tracking.experiment("dln_lambdahat", DLNConfig)
 
 @ex.named_config
 def quick():
-    # Two layers of width 10, a few seconds on two cores.
+    # Two layers of width 10: about a quarter of a minute on two cores.
     num_training_data = 100_000
-    sgld_config = {"epsilon": 2e-7, "gamma": 1.0, "num_steps": 100_000, "batch_size": 500}
+    sgld_config = {"epsilon": 4e-7, "gamma": 1.0, "num_steps": 200_000, "batch_size": 500}
 
 
 @ex.main
@@ -69,6 +69,8 @@ def main(_run, _config):
     title = f"deep linear network {'-'.join(map(str, config.widths))}"
     save(_run, at_truth, known, "", f"{title}, at the true parameter")
     print(report("λ̂(w*)", at_truth, known))
+    if known != (most_singular := teacher.coefficient().value):
+        print(f"  (λ of the most singular parameter with this product: {float(most_singular):g})")
     record_geometry(_run, truth, stream, config)
 
     if config.do_training:
@@ -84,7 +86,7 @@ def main(_run, _config):
             print(report("λ̂(trained)", at_trained, None))
         tracking.record(_run, trained_param_info=record)
     if directory := tracking.run_directory(_run):
-        print(f"run directory: {directory}")
+        print(f"run directory: {directory}\npicture:       {directory / 'llc.png'}")
     return None if math.isnan(at_truth.mean) else at_truth.mean
 
 

@@ -3,8 +3,9 @@
     python -m benchmarks.ours --workload W1 --chains 8 [--mode minibatch|full] [--checks]
 
 `minibatch`: each chain its own minibatch, the minibatch loss of every step traced. `full`:
-full-data Langevin by sufficient statistics (linear networks only). `--checks` adds the closer look at every
-20th step that estimates take (acceptance and gradient norm); the peers compute nothing like it.
+full-data Langevin dynamics by sufficient statistics (linear networks only). `--checks` adds the
+closer look at every 20th step that estimates take (acceptance and gradient norm); the peers compute
+nothing like it.
 """
 
 import time

@@ -16,7 +16,8 @@ from llc.trace import Trace
 
 CHECK_PERIOD = 20  # steps between closer looks (acceptance, gradient norm)
 COMPANIONS = 2  # chains a centre that approach equilibrium from above
-TEMPERATURES = (16, 8, 4, 2)  # … through these, then at 1
+# … through these temperatures, each for a share of the run's steps; the last stage is the one read.
+COOLING = ((16, 1 / 4), (8, 1 / 16), (4, 1 / 16), (2, 1 / 16), (1, 1 / 4))
 
 
 def estimate_llc(
@@ -40,7 +41,7 @@ def estimate_llc(
     nbeta: n·β, for β = 1/log n: n/log n. sgld_config: ε, γ, lengths, chains, batches. seed: names
     the random streams. full_data_trace: take L over all data at every draw instead of the step's
     minibatch. distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
-    (a quarter more steps), which the status needs to be trustworthy.
+    (with four chains a third more steps), which the status needs to be trustworthy.
     Returns: an `LLCEstimate`; failure inside sampling is its `status`, never an exception.
     Raises: ValueError for a centre that is not finite.
     """
@@ -118,12 +119,11 @@ def _cool(
     """
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS)
     where, trace = None, None
-    for phase, temperature in enumerate((*TEMPERATURES, 1), start=1):
-        share = 4 if temperature == 1 else 4 * len(TEMPERATURES)
+    for phase, (temperature, share) in enumerate(COOLING, start=1):
         trace = sample(
             replace(posterior, nbeta=nbeta / temperature),
             _sgld(temperature * config.epsilon),
-            replace(schedule, num_steps=max(1, config.num_steps // share), distances=False),
+            replace(schedule, num_steps=max(1, round(config.num_steps * share)), distances=False),
             [Stream(seed, chain, phase) for seed in seeds for chain in range(COMPANIONS)],
             start=where,
         )

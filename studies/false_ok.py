@@ -4,9 +4,9 @@
 
 Seeded random networks: 2–6 layers of width 5–50; `aligned_rank` (every other one; rank up to half
 the smallest width), `random`, or, up to three layers deep, `zero`. SGLD as in the paper:
-minibatches of 500, n = 1e5, γ = 1, β = 1/log n, ε 5e-7 or 2e-7, four chains of 5,000, 20,000 or 60,000 steps
-from w*, the last half counts. Many of these chains are far from equilibrium: the question is
-whether the status says so.
+minibatches of 500, n = 1e5, γ = 1, β = 1/log n, ε 5e-7 or 2e-7, four chains from w* of 5,000,
+20,000 or 60,000 steps, of which the last half counts. Many of these chains are far from
+equilibrium: the question is whether the status says so.
 """
 
 import argparse
