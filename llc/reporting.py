@@ -20,6 +20,7 @@ def summary(estimate: LLCEstimate) -> dict[str, Any]:
         "lambdahat_all_draws": estimate.all_draws,
         "lambdahat_cooled": estimate.cooled_mean,
         "lambdahat_cooled_se": estimate.cooled_error,
+        "cooled_step_size_bias": estimate.cooled_bias,
         "lambdahat_drift": estimate.drift,
         "step_size_bias": estimate.step_size_bias,
         "rhat": estimate.rhat,

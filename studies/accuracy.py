@@ -25,7 +25,7 @@ from studies.networks import (
 )
 
 NUM_DATA = 100_000
-NUM_STEPS = 600_000
+NUM_STEPS = {"random": 300_000, "zero": 300_000, "aligned_rank": 600_000}
 NETWORKS = (
     Network((10, 10, 10), "random"),
     Network((24, 11, 30, 35), "random"),
@@ -55,7 +55,7 @@ def row(network: Network) -> tuple[str, LLCEstimate, float]:
     config = SGLDConfig(
         epsilon=share / (nbeta(NUM_DATA) * height + 1) if height else 2e-7,
         gamma=1.0,
-        num_steps=NUM_STEPS,
+        num_steps=NUM_STEPS[network.method],
         batch_size=NUM_DATA,
         burn_in_prop=0.5,
         thin=10,
@@ -67,7 +67,7 @@ def row(network: Network) -> tuple[str, LLCEstimate, float]:
     known = teacher.local_coefficient()
     line = (
         f"| {network} | {known:g} | {result.mean:.2f} ± {result.standard_error:.2f} | "
-        f"{result.mean / known - 1:+.1%} | {config.epsilon:.1e} | {NUM_STEPS:,} | "
+        f"{result.mean / known - 1:+.1%} | {config.epsilon:.1e} | {config.num_steps:,} | "
         f"{perf_counter() - start:.0f} | {result.status} |"
     )
     return line, result, known
