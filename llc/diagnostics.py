@@ -11,8 +11,11 @@ support this. Beside them the status asks for
 - the same answer from the other side: companion chains that were heated to 16 times the temperature
   and cooled again approach equilibrium from above, chains from w* from below (the sandwich of
   Grosse et al. 2015, used as a convergence test), once each is freed of its own step-size bias;
-- a small step: on a quadratic potential SGLD's stationary bias in λ̂ is exactly (ε/8)·E‖∇U_B‖², from
-  discretisation and minibatch noise together, and ‖∇U_B‖² is measured along the chain.
+- a small step: at stationarity E⟨w − w*, ∇U_B⟩ = d + (ε/4)·E‖∇U_B‖² (expand E‖w_{t+1} − w*‖²), so
+  that on a quadratic potential with γ = 0 and a loss that vanishes at w*, λ̂ is too high by exactly
+  (ε/8)·E‖∇U_B‖², discretisation and minibatch noise together; ‖∇U_B‖² is measured along the chain.
+  With γ > 0 this overstates the bias; where targets are noisy the minibatch trace can have up to
+  twice as much, so that `ok` allows it half the claimed error.
 """
 
 import math
@@ -55,8 +58,9 @@ class LLCEstimate:
     cooled_mean: float  # λ̂ from the companion chains, NaN where not run
     cooled_error: float
     cooled_bias: float  # their step-size bias
+    companion_seconds: float  # what they took, all stages
     step_size_bias: float  # (ε/8)·mean ‖∇U_B‖², in units of λ̂; NaN where not measured
-    share_below: float  # of kept draws with L(w_t) < L(w*)
+    share_below: float  # of 50 stretches of each chain's kept draws: mean L(w_t) < mean L(w*)
     num_diverged_chains: int
     status: str
     init_loss: float  # L_n(w*) over all data
@@ -101,8 +105,9 @@ def summarise(
         cooled_mean=cooled_mean,
         cooled_error=cooled_error,
         cooled_bias=cooled_bias,
+        companion_seconds=0.0 if cooled is None else cooled.seconds,
         step_size_bias=_step_size_bias(trace, epsilon),
-        share_below=float((kept < 0).mean()),
+        share_below=share_below(kept),
         num_diverged_chains=num_diverged,
         status="",
         init_loss=float(trace.centre_loss[0]),
@@ -125,8 +130,8 @@ def judge(estimate: LLCEstimate, epsilon: float) -> str:
         )
     if estimate.mean + 2 * estimate.standard_error < 0 or estimate.share_below > MAX_SHARE_BELOW:
         return (
-            f"below the centre: w* is not a minimum ({estimate.share_below:.0%} of the draws have "
-            "a lower loss): train longer or raise gamma"
+            f"below the centre: w* is not a minimum ({estimate.share_below:.0%} of the trace "
+            "has a lower loss): train longer or raise gamma"
         )
     complaints = list(_complaints(estimate, epsilon))
     return "not converged: " + "; ".join(complaints) if complaints else "ok"
@@ -142,7 +147,8 @@ def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
         yield f"λ̂ drifts by {estimate.drift:+.2g} over the second half: sample longer"
     # The companions may sit in steeper places, where the same step biases more.
     gap = (estimate.cooled_mean - estimate.cooled_bias) - (estimate.mean - estimate.step_size_bias)
-    if abs(gap) > tolerance:
+    # Written so that a NaN complains: companions that diverged support nothing.
+    if estimate.companion_seconds and not abs(gap) <= tolerance:
         yield f"chains cooled from above read {estimate.cooled_mean:.4g}: sample longer"
     if estimate.step_size_bias > tolerance / 2:
         share = estimate.step_size_bias / estimate.mean
@@ -180,12 +186,23 @@ def _arviz(statistic: Callable[[Array], Any], draws: Array) -> float:
     """NaN where the statistic does not exist: fewer than four draws, or a non-finite one."""
     if draws.shape[1] < 4 or not np.isfinite(draws).all():
         return math.nan
-    return float(statistic(draws))
+    with np.errstate(divide="ignore", invalid="ignore"):  # constant draws
+        return float(statistic(draws))
 
 
 def excess(trace: Trace, nbeta: float) -> Array:
     """(C, T) nβ(L(w_t) − L(w*)) in float64."""
     return (nbeta * (trace.loss.double() - trace.baseline.double())).numpy()
+
+
+def share_below(draws: Array, stretches: int = 50) -> float:
+    """Share of stretches of the (C, T) draws whose mean is negative.
+
+    Means, because a single minibatch often favours w_t at a perfectly good minimum.
+    """
+    length = max(1, draws.shape[1] // stretches)
+    whole = draws[:, : draws.shape[1] // length * length]
+    return float((whole.reshape(len(draws), -1, length).mean(2) < 0).mean())
 
 
 def _second_half(draws: Array) -> Array:

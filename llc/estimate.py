@@ -72,9 +72,13 @@ def estimate_llc_stack(
 ) -> list[LLCEstimate]:
     """`estimate_llc` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
-    What differs between centres in `loss` (teachers, targets) has a leading axis of S·num_chains
-    entries, or none. The estimates equal those made one at a time with the same seeds, to rounding.
+    What differs between centres in `loss` (teachers, targets) has a leading axis of S entries. The
+    estimates equal those made one at a time with the same seeds, to rounding.
+    Raises: ValueError for a centre that is not finite, or unless there is one seed a centre.
     """
+    count = len(next(iter(centres.values())))
+    if len(seeds) != count:
+        raise ValueError(f"seeds: {len(seeds)} for {count} centres; give one seed a centre")
     for name, leaf in centres.items():
         if not bool(leaf.isfinite().all()):
             raise ValueError(f"centre: {name!r} has non-finite entries: λ̂ needs a finite w*")
@@ -118,7 +122,7 @@ def _cool(
     diffuses T times as fast and spreads wider than the posterior in every direction.
     """
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS)
-    where, trace = None, None
+    where, trace, seconds = None, None, 0.0
     for phase, (temperature, share) in enumerate(COOLING, start=1):
         trace = sample(
             replace(posterior, nbeta=nbeta / temperature),
@@ -127,9 +131,9 @@ def _cool(
             [Stream(seed, chain, phase) for seed in seeds for chain in range(COMPANIONS)],
             start=where,
         )
-        where = trace.last
+        where, seconds = trace.last, seconds + trace.seconds
     assert trace is not None
-    return trace
+    return trace._replace(seconds=seconds)
 
 
 def _sgld(epsilon: float) -> Build:

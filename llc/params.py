@@ -110,7 +110,8 @@ def squared_distance(params: Params, centre: Params) -> Tensor:
     total: Tensor | None = None
     for name, base in centre.items():
         gap = params[name] - base
-        part = gap.square_().flatten(gap.dim() - base.dim() + 1).sum(-1)
+        lead = gap.shape[: gap.dim() - base.dim() + 1]
+        part = gap.square_().reshape(*lead, -1).sum(-1)
         total = part if total is None else total + part
     assert total is not None
     return total

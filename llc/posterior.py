@@ -42,7 +42,8 @@ class LocalPosterior:
     ) -> "LocalPosterior":
         """`chains` chains around each of S centres, leaves (S, *shape): C = S·chains.
 
-        Each centre is evaluated once, however many chains start there.
+        What differs between centres in `loss` has S entries too. Each centre is evaluated once,
+        however many chains start there.
         """
         reference = loss.reference(centres)
         if len(reference) > 1:
@@ -50,7 +51,7 @@ class LocalPosterior:
         full = loss.full_data(centres).repeat_interleave(chains)
         layout = Layout(loss.shapes, len(full))
         centre = layout.pack(repeat(centres, chains))
-        return cls(loss, centre, layout, nbeta, gamma, reference, full)
+        return cls(loss.repeat(chains), centre, layout, nbeta, gamma, reference, full)
 
     @property
     def chains(self) -> int:

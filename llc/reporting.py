@@ -33,6 +33,7 @@ def summary(estimate: LLCEstimate) -> dict[str, Any]:
         "chain_steps_per_second": trace.chain_steps_per_second,
         "full_data_gradients": trace.gradients,
         "sampling_seconds": trace.seconds,
+        "companion_seconds": estimate.companion_seconds,
     }
 
 

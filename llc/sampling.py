@@ -99,7 +99,7 @@ def _run(
     )
     start = posterior.centre if where is None else posterior.layout.pack(where)
     state = sampler.init(start)
-    small = _is_small(posterior)
+    small, next_look = _is_small(posterior), BLOCK_STEPS
     with _intra_op_threads(1 if small else torch.get_num_threads()):
         for block in _Feed(posterior, sampler, schedule, streams).blocks(ahead=small):
             state, info = sampler.advance(state, block)
@@ -109,8 +109,10 @@ def _run(
                 bar.update(len(block.positions))
             if stop.is_set():
                 break
-            if recorder.done % BLOCK_STEPS == 0 and recorder.all_diverged():
-                break
+            if recorder.done >= next_look:
+                next_look = recorder.done + BLOCK_STEPS
+                if recorder.all_diverged():
+                    break
     return recorder.trace(schedule.batch_size, schedule.num_steps, perf_counter() - started)
 
 
@@ -130,7 +132,10 @@ class _Feed:
         self.normals = NormalSource(streams, layout.size, self.steps, like)
         self.indices: ShuffledBatches | None = None
         if schedule.batch_size < posterior.loss.num_examples:
-            keys = streams[:1] if schedule.shared_batches else streams
+            keys = list(streams)
+            if schedule.shared_batches:  # the chains of one seed share a stream, wherever they run
+                keys = [stream._replace(chain=0) for stream in streams]
+                keys = keys[:1] if len(set(keys)) == 1 else keys
             self.indices = ShuffledBatches(
                 keys, posterior.loss.num_examples, schedule.batch_size, like.device
             )

@@ -55,3 +55,6 @@ class StackedLoss(Protocol):
 
     def select(self, index: slice) -> "StackedLoss":
         """The same loss for a part of the chain axis (what differs along it is sliced)."""
+
+    def repeat(self, times: int) -> "StackedLoss":
+        """The same loss with every entry of the chain axis `times` times in a row."""

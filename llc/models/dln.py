@@ -8,6 +8,7 @@ the full-data gradient costs no more, whatever n is.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from math import sqrt
 
 import torch
@@ -69,7 +70,7 @@ def cheapest_cut(widths: Sequence[int]) -> int:
 class LinearLoss:
     """Mean squared error of a stack of deep linear networks against a linear teacher.
 
-    `inputs` (n, d); `teacher` (o, d), or (C, o, d) where each chain has its own.
+    `inputs` (n, d); `teacher` (o, d), or (S, o, d) where each centre has its own.
     """
 
     def __init__(self, inputs: Tensor, teacher: Tensor, widths: Sequence[int]) -> None:
@@ -92,11 +93,17 @@ class LinearLoss:
         return _trace(gap, gap @ self.second_moment) / self.widths[-1]
 
     def select(self, index: slice) -> "LinearLoss":
-        part = object.__new__(LinearLoss)
-        part.__dict__.update(self.__dict__)
-        if len(self.teacher) > 1:
-            part.teacher = self.teacher[index]
-        return part
+        return self if len(self.teacher) == 1 else self._with(self.teacher[index])
+
+    def repeat(self, times: int) -> "LinearLoss":
+        return (
+            self if len(self.teacher) == 1 else self._with(self.teacher.repeat_interleave(times, 0))
+        )
+
+    def _with(self, teacher: Tensor) -> "LinearLoss":
+        other = copy(self)
+        other.teacher = teacher
+        return other
 
 
 def second_moment(inputs: Tensor, chunk: int = 65_536) -> Tensor:
@@ -122,7 +129,6 @@ class LinearBlock:
         self.minus_teacher = (-loss.teacher).expand(self.chains, -1, -1).contiguous()
         self.centre_gap, self.realisable = reference, not bool(reference.any())
         self.full = loss.second_moment.to(first)
-        self.grams, self.batch_grams = [self.full] * steps, self.full
         outputs, inputs = loss.widths[-1], loss.widths[0]
         self.gaps = first.new_empty(steps, self.chains, outputs, inputs)
         self.weighted = torch.empty_like(self.gaps)
@@ -136,6 +142,7 @@ class LinearBlock:
     def load(self, steps: int, indices: Tensor | None) -> None:
         self.used = steps
         if indices is None:
+            self.grams, self.batch_grams = [self.full] * steps, self.full
             return
         steps, streams, size = indices.shape
         rows = self.loss.inputs.index_select(0, indices.flatten()).view(steps * streams, size, -1)

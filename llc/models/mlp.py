@@ -7,6 +7,7 @@ a step launches, not by arithmetic.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from math import sqrt
 
 import torch
@@ -46,7 +47,10 @@ def apply(params: Params, inputs: Tensor) -> Tensor:
 
 
 class MLPLoss:
-    """Mean squared error of a stack of MLPs on inputs (n, d) and targets (n, o) or (C, n, o)."""
+    """Mean squared error of a stack of MLPs on inputs (n, d).
+
+    `targets` (n, o), or (S, n, o) where each centre has its own.
+    """
 
     def __init__(self, inputs: Tensor, targets: Tensor, widths: Sequence[int]) -> None:
         self.inputs = inputs
@@ -75,11 +79,16 @@ class MLPLoss:
         return torch.cat(parts, dim=1)
 
     def select(self, index: slice) -> "MLPLoss":
-        part = object.__new__(MLPLoss)
-        part.__dict__.update(self.__dict__)
-        if len(self.targets) > 1:
-            part.targets = self.targets[index]
-        return part
+        return self if len(self.targets) == 1 else self._with(self.targets[index])
+
+    def repeat(self, times: int) -> "MLPLoss":
+        many = len(self.targets) > 1
+        return self._with(self.targets.repeat_interleave(times, 0)) if many else self
+
+    def _with(self, targets: Tensor) -> "MLPLoss":
+        other = copy(self)
+        other.targets = targets
+        return other
 
 
 class MLPBlock:

@@ -74,4 +74,6 @@ def _mismatch(to: Stack, start: Stack, grad: Stack, epsilon: float) -> Tensor:
 def _squared_norm(posterior: LocalPosterior, flat: Tensor) -> Tensor:
     """(C,) in float64: the ratio is a difference of numbers as large as the parameter count."""
     leaves = posterior.layout.views(flat.square()).values()
-    return torch.stack([leaf.flatten(1).sum(1, dtype=torch.float64) for leaf in leaves]).sum(0)
+    return torch.stack(
+        [leaf.reshape(len(leaf), -1).sum(1, dtype=torch.float64) for leaf in leaves]
+    ).sum(0)
