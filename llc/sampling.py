@@ -70,7 +70,7 @@ def sample(
         with torch.no_grad():
             return _run(posterior.select(part), build, schedule, streams[part], where, stop, watch)
 
-    with bar:
+    with bar, _intra_op_threads(torch.get_num_threads()):
         if len(parts) == 1:
             traces = [run(parts[0])]
         else:
@@ -208,6 +208,10 @@ def _one_thread() -> None:
 
 @contextmanager
 def _intra_op_threads(count: int) -> Iterator[None]:
+    """Set the count inside, and put it back afterwards.
+
+    Part of it (MKL's) is global: what a worker thread sets would outlive the worker.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
