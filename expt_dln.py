@@ -68,7 +68,7 @@ def main(_run, _config):
     tracking.record(_run, **summary(at_truth))
     title = f"deep linear network {'-'.join(map(str, config.widths))}"
     save(_run, at_truth, known, "", f"{title}, at the true parameter")
-    print(report("λ̂(w*)", at_truth, known))
+    print(report("λ̂(w*)", at_truth, known, verbose=config.verbose))
     if known != (most_singular := teacher.coefficient().value):
         print(f"  (λ of the most singular parameter with this product: {float(most_singular):g})")
     record_geometry(_run, truth, stream, config)
@@ -83,10 +83,12 @@ def main(_run, _config):
             at_trained = estimate(trained, seed=config.seed)
             record = summary(at_trained)
             save(_run, at_trained, None, "trained_", f"{title}, at the trained parameter")
-            print(report("λ̂(trained)", at_trained, None))
+            print(report("λ̂(trained)", at_trained, None, verbose=config.verbose))
         tracking.record(_run, trained_param_info=record)
     if directory := tracking.run_directory(_run):
         print(f"run directory: {directory}\npicture:       {directory / 'llc.png'}")
+    else:
+        print("nothing was recorded: add -F runs/dln before 'with'")
     return None if math.isnan(at_truth.mean) else at_truth.mean
 
 

@@ -15,11 +15,12 @@ import torch
 from benchmarks import harness
 from benchmarks.workloads import Workload, data, teacher
 from llc.models import dln, mlp
+from llc.models.base import block_steps
 from llc.params import Params, stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Sampler
 from llc.samplers.sgld import sgld
-from llc.sampling import Schedule, block_steps, sample
+from llc.sampling import Schedule, sample
 from llc.streams import NormalSource, Stream
 
 CHECK_PERIOD = 20
@@ -54,10 +55,10 @@ def gram_flops(workload: Workload, batch_size: int | None) -> int:
     return 2 * (3 * (below + above + widths[cut] * first * last) + last * first * first + gram)
 
 
-def noise_seconds(target: LocalPosterior, streams: list[Stream]) -> float:
+def noise_seconds(target: LocalPosterior, streams: list[Stream], batch: int) -> float:
     """Returns the seconds that one step's noise takes for all chains, on one thread."""
     layout, like = target.layout, target.centre.flat
-    steps = block_steps(layout.size)
+    steps = block_steps(target.loss, batch)
     source, out = (
         NormalSource(streams, layout.size, steps, like),
         like.new_empty(steps, layout.total),
@@ -96,7 +97,7 @@ def main() -> None:
         where, excess = trace.last, (trace.loss - trace.baseline).mean() * workload.nbeta
         return seconds
 
-    pilot = 10 * block_steps(target.layout.size)
+    pilot = 10 * block_steps(target.loss, batch)
     seconds_of(pilot, 0)
     per_step = seconds_of(pilot, 1) / pilot
     steps = max(pilot, round(args.seconds / harness.REPEATS / per_step))
@@ -109,7 +110,7 @@ def main() -> None:
         )
         cores = harness.available_threads()
         step_seconds = args.chains / sorted(measured)[len(measured) // 2]
-        extra["noise_share"] = noise_seconds(target, streams) / (cores * step_seconds)
+        extra["noise_share"] = noise_seconds(target, streams, batch) / (cores * step_seconds)
     harness.print_result(
         "llc", workload, args.chains, measured, 0.0, float(excess), ("torch",), **extra
     )

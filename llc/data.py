@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llc.models import dln
-from llc.params import Params, count, to
+from llc.params import Params, to
 from llc.theory import Coefficient, deep_linear, deep_linear_local, generic_partial_ranks
 
 
@@ -24,10 +24,6 @@ class Teacher(NamedTuple):
     def rank(self) -> int:
         """Rank of the whole product."""
         return int(self.partial_ranks[0, -1])
-
-    @property
-    def dimension(self) -> int:
-        return count(dln.shapes(self.widths))
 
     def coefficient(self) -> Coefficient:
         """Aoyagi's λ and multiplicity: those of the most singular point with this product."""

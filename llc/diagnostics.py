@@ -55,10 +55,12 @@ class LLCEstimate:
     ess: float  # effective draws for the mean, over all chains
     drift: float  # second half of the trace minus the quarter before it
     drift_error: float  # its standard error
-    cooled_mean: float  # λ̂ from the companion chains, NaN where not run
+    companions: bool  # whether chains were also cooled from above
+    cooled_mean: float  # λ̂ from them
     cooled_error: float
     cooled_bias: float  # their step-size bias
     companion_seconds: float  # what they took, all stages
+    gradients: float  # full-data-equivalent gradients of all chains, companions included
     step_size_bias: float  # (ε/8)·mean ‖∇U_B‖², in units of λ̂; NaN where not measured
     share_below: float  # of 50 stretches of each chain's kept draws: mean L(w_t) < mean L(w*)
     num_diverged_chains: int
@@ -102,10 +104,12 @@ def summarise(
         ess=ess(kept),
         drift=late - early,
         drift_error=math.hypot(late_error, early_error),
+        companions=cooled is not None,
         cooled_mean=cooled_mean,
         cooled_error=cooled_error,
         cooled_bias=cooled_bias,
         companion_seconds=0.0 if cooled is None else cooled.seconds,
+        gradients=trace.gradients + (0.0 if cooled is None else cooled.gradients),
         step_size_bias=_step_size_bias(trace, epsilon),
         share_below=share_below(kept),
         num_diverged_chains=num_diverged,
@@ -147,8 +151,9 @@ def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
         yield f"λ̂ drifts by {estimate.drift:+.2g} over the second half: sample longer"
     # The companions may sit in steeper places, where the same step biases more.
     gap = (estimate.cooled_mean - estimate.cooled_bias) - (estimate.mean - estimate.step_size_bias)
-    # Written so that a NaN complains: companions that diverged support nothing.
-    if estimate.companion_seconds and not abs(gap) <= tolerance:
+    if estimate.companions and math.isnan(estimate.cooled_mean):
+        yield f"companion chains diverged: try epsilon={epsilon / 3:.1g}"
+    elif estimate.companions and not abs(gap) <= tolerance:
         yield f"chains cooled from above read {estimate.cooled_mean:.4g}: sample longer"
     if estimate.step_size_bias > tolerance / 2:
         share = estimate.step_size_bias / estimate.mean

@@ -16,8 +16,11 @@ from llc.trace import Trace
 
 CHECK_PERIOD = 20  # steps between closer looks (acceptance, gradient norm)
 COMPANIONS = 2  # chains a centre that approach equilibrium from above
-# … through these temperatures, each for a share of the run's steps; the last stage is the one read.
-COOLING = ((16, 1 / 4), (8, 1 / 16), (4, 1 / 16), (2, 1 / 16), (1, 1 / 4))
+# … through these powers of the highest temperature, each for a share of the run's steps; the last
+# stage is the one read.
+COOLING = ((1, 1 / 4), (3 / 4, 1 / 16), (1 / 2, 1 / 16), (1 / 4, 1 / 16), (0, 1 / 4))
+HEAT = (16.0, 256.0)  # the highest temperature: at least, and at most
+REACH = 0.02  # … and between these enough to spread over this share of 1/γ in every direction
 
 
 def estimate_llc(
@@ -43,7 +46,7 @@ def estimate_llc(
     minibatch. distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
     (with four chains a third more steps), which the status needs to be trustworthy.
     Returns: an `LLCEstimate`; failure inside sampling is its `status`, never an exception.
-    Raises: ValueError for a centre that is not finite.
+    Raises: ValueError for a centre that is not finite, nβ ≤ 0, or a batch larger than the data.
     """
     return estimate_llc_stack(
         loss,
@@ -79,6 +82,12 @@ def estimate_llc_stack(
     count = len(next(iter(centres.values())))
     if len(seeds) != count:
         raise ValueError(f"seeds: {len(seeds)} for {count} centres; give one seed a centre")
+    if not nbeta > 0:
+        raise ValueError(f"nbeta={nbeta}: must be > 0; n/log n is the usual choice")
+    if sgld_config.batch_size > loss.num_examples:
+        raise ValueError(
+            f"batch_size={sgld_config.batch_size}: there are only {loss.num_examples} examples"
+        )
     for name, leaf in centres.items():
         if not bool(leaf.isfinite().all()):
             raise ValueError(f"centre: {name!r} has non-finite entries: λ̂ needs a finite w*")
@@ -94,12 +103,14 @@ def estimate_llc_stack(
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, config.num_chains)
     trace = sample(
         posterior,
-        _sgld(config.epsilon),
+        _sgld(config.epsilon, CHECK_PERIOD),
         schedule,
         [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
-        progress=progress,
-    )
-    cooled = _cool(loss, centres, nbeta, config, schedule, seeds) if companions else None
+        label="chains from w*" if progress else None,
+    )._replace(last={})  # not needed any more, and as large as the stack
+    cooled = None
+    if companions:
+        cooled = _cool(loss, centres, nbeta, config, schedule, seeds, progress)
     estimates = []
     for i in range(len(seeds)):
         own = trace.chains(slice(i * config.num_chains, (i + 1) * config.num_chains))
@@ -115,29 +126,44 @@ def _cool(
     config: SGLDConfig,
     schedule: Schedule,
     seeds: Sequence[int],
+    progress: bool,
 ) -> Trace:
     """Companion chains: heated, cooled in stages, then sampled at the posterior's own temperature.
 
-    At temperature T both nβ → nβ/T and ε → Tε: the stability limit εnβ stays, while the chain
-    diffuses T times as fast and spreads wider than the posterior in every direction.
+    At temperature H both nβ → nβ/H and ε → Hε: the stability limit εnβ stays, while the chain
+    diffuses H times as fast and spreads wider than the posterior in every direction.
     """
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS)
-    where, trace, seconds = None, None, 0.0
-    for phase, (temperature, share) in enumerate(COOLING, start=1):
+    where, trace, seconds, gradients = None, None, 0.0, 0.0
+    heat = _heat(config)
+    for phase, (power, share) in enumerate(COOLING, start=1):
+        temperature = heat**power
         trace = sample(
             replace(posterior, nbeta=nbeta / temperature),
-            _sgld(temperature * config.epsilon),
+            _sgld(temperature * config.epsilon, CHECK_PERIOD if temperature == 1 else None),
             replace(schedule, num_steps=max(1, round(config.num_steps * share)), distances=False),
             [Stream(seed, chain, phase) for seed in seeds for chain in range(COMPANIONS)],
             start=where,
+            label=f"from above, {temperature:.3g}×" if progress else None,
         )
         where, seconds = trace.last, seconds + trace.seconds
+        gradients += trace.gradients
     assert trace is not None
-    return trace._replace(seconds=seconds)
+    return trace._replace(last={}, seconds=seconds, gradients=gradients)
 
 
-def _sgld(epsilon: float) -> Build:
+def _heat(config: SGLDConfig) -> float:
+    """H so that the hot stage's free diffusion, ε·H·steps, covers a share of 1/γ.
+
+    A short run says nothing beyond where its chains have been: with little diffusion of their own,
+    chains from w* and companions heated only a little would agree on the same plateau.
+    """
+    own = config.epsilon * config.num_steps * COOLING[0][1] * config.gamma
+    return min(HEAT[1], max(HEAT[0], REACH / own)) if own > 0 else HEAT[1]
+
+
+def _sgld(epsilon: float, check_period: int | None) -> Build:
     def build(posterior: LocalPosterior) -> Sampler:
-        return sgld(posterior, epsilon, CHECK_PERIOD)
+        return sgld(posterior, epsilon, check_period)
 
     return build

@@ -1,5 +1,7 @@
 """Pure functions from estimates and tables to matplotlib figures."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -63,7 +65,7 @@ def loss_trace(ax: Axes, estimate: LLCEstimate) -> None:
     baseline = trace.baseline.nanmean(0)[where]
     ax.plot(steps[where], baseline, color="black", lw=1, label="L(w*)")
     ax.set_xlabel("SGLD step")
-    ax.set_ylabel("minibatch loss")
+    ax.set_ylabel("loss")
     ax.legend(loc="upper right", fontsize=8)
 
 
@@ -78,3 +80,31 @@ def trailing_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float6
 def _thinned(length: int) -> NDArray[np.int64]:
     """At most MAX_POINTS places, both ends kept."""
     return np.unique(np.linspace(0, length - 1, min(length, MAX_POINTS)).astype(np.int64))
+
+
+def signed_errors(
+    ax: Axes,
+    labels: Sequence[str],
+    errors: NDArray[np.float64],
+    standard_errors: NDArray[np.float64],
+    okay: NDArray[np.bool_],
+) -> None:
+    """Signed relative errors λ̂/λ − 1 with 95 % intervals, one row a network; hollow: not `ok`."""
+    rows = np.arange(len(labels))[::-1]
+    for chosen, face, name in ((okay, COLOURS[0], "ok"), (~okay, "white", "not converged")):
+        if chosen.any():
+            ax.errorbar(
+                100 * errors[chosen],
+                rows[chosen],
+                xerr=196 * standard_errors[chosen],
+                fmt="o",
+                ms=5,
+                color=COLOURS[0],
+                markerfacecolor=face,
+                label=name,
+            )
+    ax.axvline(0, color="black", lw=1)
+    ax.axvspan(-3, 3, color="0.93", zorder=0)
+    ax.set_yticks(rows, labels, fontsize=8)
+    ax.set_xlabel("λ̂/λ − 1, per cent (grey: ±3 %)")
+    ax.legend(fontsize=8)

@@ -26,8 +26,9 @@ def functional_rank(
 ) -> FunctionalRank:
     """Numerical rank of the Jacobian ∂f(x_b)_o/∂w, a (B·o, d) matrix, in float64."""
     params = {name: leaf.double() for name, leaf in params.items()}
-    blocks = jacrev(apply)(params, inputs.double())
-    jacobian = torch.cat([block.flatten(2) for block in blocks.values()], dim=2).flatten(0, 1)
+    # Example by example: over the whole batch the basis alone would be (B·o)².
+    blocks = vmap(jacrev(apply), (None, 0))(params, inputs.double().unsqueeze(1))
+    jacobian = torch.cat([block.flatten(0, 2).flatten(1) for block in blocks.values()], dim=1)
     values = torch.linalg.svdvals(jacobian)
     precision = values[0] * max(jacobian.shape) * torch.finfo(values.dtype).eps
     return FunctionalRank(

@@ -110,8 +110,8 @@ def squared_distance(params: Params, centre: Params) -> Tensor:
     total: Tensor | None = None
     for name, base in centre.items():
         gap = params[name] - base
-        lead = gap.shape[: gap.dim() - base.dim() + 1]
-        part = gap.square_().reshape(*lead, -1).sum(-1)
+        own = list(range(gap.dim() - base.dim() + 1, gap.dim()))
+        part = gap.square_().sum(own) if own else gap.square_()
         total = part if total is None else total + part
     assert total is not None
     return total

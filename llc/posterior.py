@@ -37,6 +37,7 @@ class LocalPosterior:
     centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
 
     @classmethod
+    @torch.no_grad()
     def around(
         cls, loss: StackedLoss, centres: Params, nbeta: float, gamma: float, chains: int = 1
     ) -> "LocalPosterior":
@@ -45,6 +46,7 @@ class LocalPosterior:
         What differs between centres in `loss` has S entries too. Each centre is evaluated once,
         however many chains start there.
         """
+        centres = {name: leaf.detach() for name, leaf in centres.items()}
         reference = loss.reference(centres)
         if len(reference) > 1:
             reference = reference.repeat_interleave(chains, 0)

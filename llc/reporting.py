@@ -1,6 +1,7 @@
 """One way to record, draw and print an estimate, for every experiment script."""
 
 import math
+import resource
 from typing import Any
 
 from llc import tracking
@@ -22,6 +23,7 @@ def summary(estimate: LLCEstimate) -> dict[str, Any]:
         "lambdahat_cooled_se": estimate.cooled_error,
         "cooled_step_size_bias": estimate.cooled_bias,
         "lambdahat_drift": estimate.drift,
+        "lambdahat_drift_se": estimate.drift_error,
         "step_size_bias": estimate.step_size_bias,
         "rhat": estimate.rhat,
         "ess": estimate.ess,
@@ -29,11 +31,14 @@ def summary(estimate: LLCEstimate) -> dict[str, Any]:
         "num_diverged_chains": estimate.num_diverged_chains,
         "sgld_status": estimate.status,
         "init_loss": estimate.init_loss,
+        "nbeta": estimate.nbeta,
+        "num_burn_in": estimate.num_burn_in,
         "mala_acceptance_mean": estimate.acceptance,
         "chain_steps_per_second": trace.chain_steps_per_second,
-        "full_data_gradients": trace.gradients,
+        "full_data_gradients": estimate.gradients,
         "sampling_seconds": trace.seconds,
         "companion_seconds": estimate.companion_seconds,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
@@ -47,14 +52,14 @@ def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, tit
     for field, name in CURVES.items():
         values = getattr(trace, field)
         if values is not None:
-            tracking.log_curve(_run, prefix + name, trace.steps, values.double().mean(0))
+            tracking.log_curve(_run, prefix + name, trace.steps, values.double().nanmean(0))
     tracking.log_curve(
-        _run, f"{prefix}mala_acceptance_probs", trace.checked_steps, trace.acceptance.mean(0)
+        _run, f"{prefix}mala_acceptance_probs", trace.checked_steps, trace.acceptance.nanmean(0)
     )
 
 
-def report(label: str, estimate: LLCEstimate, known: float | None) -> str:
-    """A few aligned lines for a person at a terminal."""
+def report(label: str, estimate: LLCEstimate, known: float | None, *, verbose: bool = False) -> str:
+    """A few aligned lines for a person at a terminal; `verbose` adds what the status rests on."""
     value = "none" if math.isnan(estimate.mean) else f"{estimate.mean:.4g}"
     error = "" if math.isnan(estimate.mean) else f" ± {estimate.standard_error:.2g}"
     lines = [f"{label} = {value}{error}"]
@@ -69,4 +74,13 @@ def report(label: str, estimate: LLCEstimate, known: float | None) -> str:
         f"  speed           {estimate.trace.chain_steps_per_second:,.0f} chain-steps/s "
         f"({estimate.trace.seconds:.1f} s)",
     ]
+    if verbose:
+        chains = ", ".join(f"{value:.4g}" for value in estimate.per_chain)
+        lines += [
+            f"  per chain       {chains}",
+            f"  from above      {estimate.cooled_mean:.4g} ± {estimate.cooled_error:.2g}",
+            f"  drift           {estimate.drift:+.2g} ± {estimate.drift_error:.2g}",
+            f"  step-size bias  {estimate.step_size_bias:+.2g}",
+            f"  acceptance      {estimate.acceptance:.3f}",
+        ]
     return "\n".join(lines)

@@ -19,15 +19,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from llc.models.base import LossBlock
+from llc.models.base import BLOCK_STEPS, LossBlock, block_steps
 from llc.params import Params, Stack, select
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Sampler
 from llc.streams import NormalSource, ShuffledBatches, Stream
 from llc.trace import Recorder, Trace, join
 
-BLOCK_PARAMETERS = 65_536  # a block holds about this many numbers a chain …
-BLOCK_STEPS = 120  # … but no more steps than this, and divergence is looked for as often
 SMALL = 20_000  # parameters below which a step is too short to share among threads
 
 Build = Callable[[LocalPosterior], Sampler]
@@ -52,29 +50,36 @@ def sample(
     streams: Sequence[Stream],
     *,
     start: Params | None = None,
-    progress: bool = False,
+    label: str | None = None,
 ) -> Trace:
     """Run every chain, from its centre or from `start` (C, *shape), and return what it left behind.
 
     `build(posterior)` makes the sampler; `streams` names each chain's random stream. Neither the
     number of chains in a stack nor the number of threads changes a chain's result beyond rounding.
+    With a `label`, a progress bar of that name on a terminal.
     """
     started = perf_counter()
     parts = _thread_parts(posterior)
+    threads = max(1, torch.get_num_threads() // len(parts))
     stop = Event()
-    bar = tqdm(total=schedule.num_steps, unit="step", disable=None if progress else True)
+    silent = None if label else True  # None: only where stderr is no terminal
+    bar = tqdm(total=schedule.num_steps, unit="step", desc=label, disable=silent)
 
     def run(part: slice) -> Trace:
         watch = bar if part.start == 0 else None
+        own = posterior if len(parts) == 1 else posterior.select(part)
         where = None if start is None else select(start, part)
-        with torch.no_grad():
-            return _run(posterior.select(part), build, schedule, streams[part], where, stop, watch)
+        try:
+            return _run(own, build, schedule, streams[part], where, stop, watch)
+        except BaseException:
+            stop.set()  # the other groups need not go on
+            raise
 
     with bar, _intra_op_threads(torch.get_num_threads()):
         if len(parts) == 1:
             traces = [run(parts[0])]
         else:
-            with ThreadPoolExecutor(len(parts), initializer=_one_thread) as pool:
+            with _pool(len(parts), threads) as pool:
                 try:
                     traces = list(pool.map(run, parts))
                 finally:
@@ -82,6 +87,7 @@ def sample(
     return join(traces, perf_counter() - started)
 
 
+@torch.no_grad()
 def _run(
     posterior: LocalPosterior,
     build: Build,
@@ -92,7 +98,6 @@ def _run(
     bar: "tqdm[int] | None",
 ) -> Trace:
     """One stack, start to end (or until every chain has diverged)."""
-    started = perf_counter()
     sampler = build(posterior)
     recorder = Recorder(
         posterior, schedule.num_steps, schedule.thin, schedule.full_data_trace, schedule.distances
@@ -113,7 +118,7 @@ def _run(
                 next_look = recorder.done + BLOCK_STEPS
                 if recorder.all_diverged():
                     break
-    return recorder.trace(schedule.batch_size, schedule.num_steps, perf_counter() - started)
+    return recorder.trace(schedule.batch_size)
 
 
 class _Feed:
@@ -128,7 +133,7 @@ class _Feed:
     ) -> None:
         layout, like = posterior.layout, posterior.centre.flat
         self.layout, self.noise, self.num_steps = layout, sampler.noise, schedule.num_steps
-        self.steps = min(block_steps(layout.size), schedule.num_steps)
+        self.steps = min(block_steps(posterior.loss, schedule.batch_size), schedule.num_steps)
         self.normals = NormalSource(streams, layout.size, self.steps, like)
         self.indices: ShuffledBatches | None = None
         if schedule.batch_size < posterior.loss.num_examples:
@@ -155,7 +160,7 @@ class _Feed:
         if not ahead:
             yield from (self._prepare(*turn) for turn in turns)
             return
-        with ThreadPoolExecutor(1, initializer=_one_thread) as worker:
+        with _pool(1, threads=1) as worker:
             pending = worker.submit(self._prepare, *turns[0])
             for turn in turns[1:]:
                 block = pending.result()
@@ -169,11 +174,12 @@ class _Feed:
             flat, [self.layout.stack(row) for row in flat], self.posterior.block(self.steps)
         )
 
+    @torch.no_grad()
     def _prepare(self, slot: "_Slot", steps: int) -> Block:
         rows = self.normals.draw(steps)
         self.layout.scatter(rows, slot.flat[:steps], self.noise.shift, self.noise.scale)
         slot.batches.load(steps, None if self.indices is None else self.indices.draw(steps))
-        return Block(slot.positions[:steps], slot.batches)
+        return Block(slot.positions[:steps], slot.flat[:steps], slot.batches)
 
 
 class _Slot(NamedTuple):
@@ -182,11 +188,6 @@ class _Slot(NamedTuple):
     flat: Tensor  # (K, total): noise on arrival, the trajectory afterwards
     positions: list[Stack]
     batches: LossBlock
-
-
-def block_steps(size: int) -> int:
-    """K for a model of `size` parameters: a function of the model alone, never of the stack."""
-    return max(1, min(BLOCK_STEPS, BLOCK_PARAMETERS // size))
 
 
 def _is_small(posterior: LocalPosterior) -> bool:
@@ -202,8 +203,9 @@ def _thread_parts(posterior: LocalPosterior) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
+    """Worker threads with that many intra-op threads each."""
+    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
 
 
 @contextmanager

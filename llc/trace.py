@@ -15,7 +15,7 @@ RUNAWAY = 1e3  # nβ(L − L*) beyond this many times the parameter count is a d
 class Trace(NamedTuple):
     """Chain × draw, stored whole (burn-in belongs to the analysis), on the CPU.
 
-    A diverged chain reads NaN from its first non-finite step on.
+    A diverged chain reads NaN from its first non-finite draw on.
     """
 
     steps: Tensor  # (T,) the step t of each draw
@@ -25,10 +25,9 @@ class Trace(NamedTuple):
     checked_steps: Tensor  # (A,) the steps that were looked at more closely:
     acceptance: Tensor  # (C, A) Metropolis probability of the step
     squared_gradient: Tensor  # (C, A) ‖∇U_B(w_t)‖²
-    diverged_at: Tensor  # (C,) first non-finite or runaway step, −1 where there is none
+    diverged_at: Tensor  # (C,) step of the first non-finite or runaway draw, −1 where there is none
     centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
     last: Params  # leaves (C, *shape): where the chains ended, on their device
-    num_steps: int  # asked for, per chain
     chain_steps: int  # taken, over all chains
     gradients: float  # full-data-equivalent gradients, over all chains
     seconds: float
@@ -93,9 +92,10 @@ class Recorder:
         else:
             self.loss[rows], self.baseline[rows] = info.loss[picked], info.baseline[picked]
         if self.distance is not None:
-            stacks, centre = [start, *block.positions], self.posterior.centre.leaves
-            for row, t in enumerate(picks, start=first):
-                self.distance[row] = squared_distance(stacks[t].leaves, centre).sqrt_()
+            layout, centre = self.posterior.layout, self.posterior.centre.leaves
+            here = squared_distance(start.leaves, centre).unsqueeze(0)
+            after = squared_distance(layout.views(block.flat[:-1]), centre)
+            self.distance[rows] = torch.cat([here, after])[picked].sqrt_()
         self.checks.update({self.done + step: check for step, check in info.checks.items()})
         self.done += count
         self.last = block.positions[-1]
@@ -114,7 +114,7 @@ class Recorder:
         self.checked = end
         return bool((self.diverged_at >= 0).all())
 
-    def trace(self, batch_size: int, num_steps: int, seconds: float) -> Trace:
+    def trace(self, batch_size: int) -> Trace:
         """Fetch everything; NaN from the first bad step of a diverged chain on."""
         self.all_diverged()
         dead_from = self.diverged_at.cpu()
@@ -141,15 +141,16 @@ class Recorder:
             diverged_at=dead_from,
             centre_loss=self.centre_loss.cpu(),
             last={name: leaf.clone() for name, leaf in self.last.leaves.items()},
-            num_steps=num_steps,
             chain_steps=chain_steps,
             gradients=chain_steps * batch_size / self.posterior.loss.num_examples,
-            seconds=seconds,
+            seconds=0.0,  # set by whoever times the whole
         )
 
 
 def join(traces: list[Trace], seconds: float) -> Trace:
     """The traces of chain groups that ran side by side, as one."""
+    if len(traces) == 1:
+        return traces[0]._replace(seconds=seconds)
     longest = max(traces, key=lambda trace: trace.chain_steps / len(trace.loss))
     width = len(longest.checked_steps)
     parts: dict[str, Any] = {

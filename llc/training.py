@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from llc.config import TrainingConfig
-from llc.models.base import StackedLoss
+from llc.models.base import StackedLoss, block_steps
 from llc.params import Layout, Params, stack, unstack
 from llc.streams import ShuffledBatches, Stream
-
-BLOCK = 100  # minibatches prepared in one go
 
 
 class Checkpoint(NamedTuple):
@@ -40,10 +38,11 @@ def train(
     indices = ShuffledBatches(
         [stream], loss.num_examples, config.batch_size, device, purpose="training_batches"
     )
-    batches = loss.block(weights.leaves, loss.reference(weights.leaves), BLOCK)
+    block = block_steps(loss, config.batch_size)
+    batches = loss.block(weights.leaves, loss.reference(weights.leaves), block)
     losses, done = [], 0
     while done < config.num_steps:
-        count = min(BLOCK, every - done % every, config.num_steps - done)
+        count = min(block, every - done % every, config.num_steps - done)
         batches.load(count, indices.draw(count))
         for step in range(count):
             gradient.flat.zero_()

@@ -1,12 +1,13 @@
 """How often is the status `ok` although λ̂ is wrong? Writes `docs/false_ok.md`.
 
-    python -m studies.false_ok [--first-seed 0] [--networks 100] [--workers 2]
+    python -m studies.false_ok [--first-seed 2000] [--networks 100] [--workers 2]
 
 Seeded random networks: 2–6 layers of width 5–50; `aligned_rank` (every other one; rank up to half
 the smallest width), `random`, or, up to three layers deep, `zero`. SGLD as in the paper:
 minibatches of 500, n = 1e5, γ = 1, β = 1/log n, ε 5e-7 or 2e-7, four chains from w* of 5,000,
 20,000 or 60,000 steps, of which the last half counts. Many of these chains are far from
-equilibrium: the question is whether the status says so.
+equilibrium: the question is whether the status says so. The limits behind
+the status were chosen on other seeds.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def line(r: dict) -> str:
 def main() -> int:
     """Print and write the table; 1 if the share of wrong `ok` is 2 % or more."""
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    p.add_argument("--first-seed", type=int, default=0)
+    p.add_argument("--first-seed", type=int, default=2000)
     p.add_argument("--networks", type=int, default=100)
     p.add_argument("--workers", type=int, default=2)
     args = p.parse_args()

@@ -33,6 +33,9 @@ class VectorLoss:
     def full_data(self, weights):
         return self.value(weights["w"].double())
 
+    def numbers_per_step(self, batch_size):
+        return 1
+
     def select(self, index):
         return self
 

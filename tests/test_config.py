@@ -151,7 +151,7 @@ MISTAKES = [
     (
         {"do_functional_rank": True, "layer_widths": [1000, 1000], "input_dim": 1000},
         "num_test_data=100: ",
-        "1490.1 GiB (the limit is 4): use do_functional_rank=False",
+        "4470.3 GiB (the limit is 4): use do_functional_rank=False",
     ),
     (
         {"do_functional_rank": True, "num_test_data": 10**7},

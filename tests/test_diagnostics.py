@@ -35,7 +35,7 @@ def made(draws, *, norms=None, diverged=None):
         steps=steps, loss=0.5 + draws / NBETA, baseline=torch.full_like(draws, 0.5), distance=None,
         checked_steps=checked, acceptance=torch.full_like(norms, 0.9), squared_gradient=norms,
         diverged_at=dead, centre_loss=torch.full((chains,), 0.5).double(), last={},
-        num_steps=count, chain_steps=chains * count, gradients=1.0, seconds=1.0,
+        chain_steps=chains * count, gradients=1.0, seconds=1.0,
     )  # fmt: skip
 
 

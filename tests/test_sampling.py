@@ -8,13 +8,14 @@ from oracles import cross_loss, normals, quadratic_loss, run_sgld
 
 import llc.sampling
 from llc.models import dln, mlp
+from llc.models.base import BLOCK_STEPS, block_steps
 from llc.models.dln import LinearLoss
 from llc.models.mlp import MLPLoss
 from llc.params import select, stack, unstack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Check
 from llc.samplers.sgld import sgld
-from llc.sampling import BLOCK_STEPS, Schedule, block_steps, sample
+from llc.sampling import Schedule, sample
 from llc.streams import NormalSource, Stream
 
 WIDTHS, N, EPSILON = (3, 4, 2), 40, 1e-2
@@ -109,14 +110,19 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one(num_steps):
 @pytest.mark.parametrize("length", [1, 7, 13])
 def test_the_block_length_changes_nothing(length, monkeypatch):
     whole = run(MLPLoss, mlp, [0, 1], thin=3)
-    monkeypatch.setattr(llc.sampling, "BLOCK_STEPS", length)
+    monkeypatch.setattr(llc.models.base, "BLOCK_STEPS", length)
     assert_same(run(MLPLoss, mlp, [0, 1], thin=3), whole)
 
 
 def test_blocks_depend_on_the_model_alone():
-    assert block_steps(1) == BLOCK_STEPS
-    assert block_steps(10**9) == 1
-    sizes = [block_steps(size) for size in (10, 1000, 10_000, 100_000)]
+    def steps(size, batch=10):
+        return block_steps(
+            MLPLoss(torch.zeros(10**6, 1), torch.zeros(10**6, 1), (1, size, 1)), batch
+        )
+
+    assert steps(1) == BLOCK_STEPS
+    assert steps(10**9) == steps(1, batch=10**6) == 1
+    sizes = [steps(size) for size in (10, 1000, 10_000, 100_000)]
     assert sizes == sorted(sizes, reverse=True)
 
 

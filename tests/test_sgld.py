@@ -73,7 +73,7 @@ def test_without_noise_it_is_gradient_descent_on_the_potential(kind, model, gamm
     origin = {name: leaf.clone() for name, leaf in start.leaves.items()}
     batches = posterior.block(steps)
     batches.load(steps, None)
-    block = Block([layout.stack(row) for row in flat], batches)
+    block = Block([layout.stack(row) for row in flat], flat, batches)
     state, info = sampler.advance(sampler.init(start), block)
     assert state.step == steps
     assert all(torch.equal(start.leaves[name], origin[name]) for name in origin)
@@ -127,7 +127,9 @@ def test_acceptance_is_that_of_mala(kind, model):
     indices = torch.randint(N, (2, CHAINS, 6), generator=torch.Generator().manual_seed(2))
     batches = posterior.block(2)
     batches.load(2, indices.int())
-    got = check(posterior, Block([there, there], batches), 1, here, epsilon)
+    got = check(
+        posterior, Block([there, there], there.flat.expand(2, -1), batches), 1, here, epsilon
+    )
     probabilities = []
     for chain in range(CHAINS):
         rows = indices[1, chain]

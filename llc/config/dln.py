@@ -85,9 +85,11 @@ class DLNConfig:
         check_device(self.device, prefix)
 
     def _check_functional_rank(self, prefix: str) -> None:
-        size = 8 * self.num_test_data * self.widths[-1] * self.model_dim
+        # Three copies: the blocks, the Jacobian they are joined into, and what the SVD works on.
+        one = 3 * 8 * self.widths[-1] * self.model_dim
+        size = self.num_test_data * one
         if self.do_functional_rank and size > FUNCTIONAL_RANK_BYTES:
-            fits = FUNCTIONAL_RANK_BYTES // (8 * self.widths[-1] * self.model_dim)
+            fits = FUNCTIONAL_RANK_BYTES // one
             remedy = f"num_test_data={fits} or less" if fits else "do_functional_rank=False"
             raise ConfigError(
                 f"{prefix}num_test_data={self.num_test_data}: the Jacobian for do_functional_rank "

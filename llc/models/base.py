@@ -9,9 +9,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from llc.params import Params, Shapes
+from llc.params import Params, Shapes, count
 
 EVERY = slice(None)
+
+BLOCK_STEPS = 120  # a block's steps at most, and how often divergence is looked for
+BLOCK_PARAMETERS = 65_536  # … as long as a chain's positions in it stay below this many numbers
+BLOCK_DATA = 262_144  # … and what its minibatches need below this
 
 
 class LossBlock(Protocol):
@@ -42,6 +46,9 @@ class StackedLoss(Protocol):
     def num_examples(self) -> int:
         """n."""
 
+    def numbers_per_step(self, batch_size: int) -> int:
+        """What one step of one chain holds in a block, in numbers; bounds the block's length."""
+
     def reference(self, centres: Params) -> Tensor:
         """(S, …) what L_B(w*) is computed from later, for centres (S, *shape); zero iff every
         example's loss is zero there (then L_B(w*) costs nothing)."""
@@ -58,3 +65,10 @@ class StackedLoss(Protocol):
 
     def repeat(self, times: int) -> "StackedLoss":
         """The same loss with every entry of the chain axis `times` times in a row."""
+
+
+def block_steps(loss: StackedLoss, batch_size: int) -> int:
+    """K: a function of model and batch, never of the stack."""
+    by_size = BLOCK_PARAMETERS // count(loss.shapes)
+    by_data = BLOCK_DATA // loss.numbers_per_step(batch_size)
+    return max(1, min(BLOCK_STEPS, by_size, by_data))

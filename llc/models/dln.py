@@ -85,6 +85,11 @@ class LinearLoss:
         """E* = W_L* ⋯ W_1* − T."""
         return product(centres) - self.teacher
 
+    def numbers_per_step(self, batch_size: int) -> int:
+        inputs, outputs = self.widths[0], self.widths[-1]
+        gathered = 0 if batch_size >= self.num_examples else (batch_size + inputs) * inputs
+        return gathered + 2 * inputs * outputs
+
     def block(self, like: Params, reference: Tensor, steps: int) -> "LinearBlock":
         return LinearBlock(self, like, reference, steps)
 

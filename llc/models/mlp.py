@@ -63,6 +63,10 @@ class MLPLoss:
         """(S, n) losses of every example at w*."""
         return self.per_example(centres)
 
+    def numbers_per_step(self, batch_size: int) -> int:
+        gathered = 0 if batch_size >= self.num_examples else self.widths[0] + self.widths[-1]
+        return batch_size * (gathered + self.widths[-1])
+
     def block(self, like: Params, reference: Tensor, steps: int) -> "MLPBlock":
         return MLPBlock(self, like, reference, steps)
 

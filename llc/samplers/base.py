@@ -17,6 +17,7 @@ class Block(NamedTuple):
     """What K steps consume."""
 
     positions: list[Stack]  # K stacks, filled with noise; the sampler turns them into w_1 … w_K
+    flat: Tensor  # (K, total), the same numbers
     batches: LossBlock  # K minibatches a chain
 
 

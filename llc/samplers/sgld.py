@@ -27,8 +27,8 @@ class State(NamedTuple):
 def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = None) -> Sampler:
     """SGLD with step size ε; every `check_period` steps one step is looked at more closely."""
     gamma = posterior.gamma
-    shift = posterior.centre.flat * (epsilon * gamma / 2) if gamma > 0 else None
-    keep, drift = 1 - epsilon * gamma / 2, -epsilon / 2 * posterior.nbeta
+    pull, drift = epsilon * gamma / 2, -epsilon / 2 * posterior.nbeta
+    shift = posterior.centre.flat * pull if pull else None
 
     def init(position: Stack) -> State:
         return State(position, 0)
@@ -36,7 +36,11 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
     def advance(state: State, block: Block) -> tuple[State, Info]:
         weights = state.position
         for step, proposal in enumerate(block.positions):
-            proposal.flat.add_(weights.flat, alpha=keep)
+            # Not (1 − εγ/2) w: in float32 that factor rounds to 1. Beside the noise −(εγ/2) w
+            # keeps its digits.
+            if pull:
+                proposal.flat.add_(weights.flat, alpha=-pull)
+            proposal.flat.add_(weights.flat)
             block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()

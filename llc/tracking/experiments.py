@@ -13,7 +13,13 @@ from typing import Any
 
 import llc
 from llc.config import ConfigError, as_plain, parse
-from llc.tracking.quiet_sacred import PackageDependency, Source, get_digest, sacred
+from llc.tracking.quiet_sacred import (
+    PackageDependency,
+    Source,
+    apply_backspaces_and_linefeeds,
+    get_digest,
+    sacred,
+)
 
 DEPENDENCIES = ("torch", "sacred", "numpy", "scipy", "arviz", "xarray")
 
@@ -37,6 +43,8 @@ def experiment(name: str, config_class: type) -> Any:
     ex.config_class = config_class
     ex.add_config(as_plain(config_class()))
     ex.config_hook(_strict(config_class))
+    # A progress bar redraws its line: the record keeps the last state, not every redraw.
+    ex.captured_out_filter = apply_backspaces_and_linefeeds
     # Sacred takes the module that constructs an experiment for its main file: that is us.
     caller = sys._getframe(1).f_globals
     _set_provenance(ex, caller.get("__file__"), caller.get("__doc__") or "")

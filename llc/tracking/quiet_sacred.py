@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     from sacred.dependencies import PackageDependency, Source, get_digest
     from sacred.observers import FileStorageObserver
     from sacred.serializer import flatten
-    from sacred.utils import print_filtered_stacktrace
+    from sacred.utils import apply_backspaces_and_linefeeds, print_filtered_stacktrace
 
 # "fd" starts two `tee` processes per run; what our runs print goes through Python.
 SETTINGS.CAPTURE_MODE = "sys"
@@ -27,6 +27,7 @@ __all__ = [
     "FileStorageObserver",
     "PackageDependency",
     "Source",
+    "apply_backspaces_and_linefeeds",
     "flatten",
     "get_config_updates",
     "get_digest",

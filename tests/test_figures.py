@@ -1,0 +1,54 @@
+"""Figures draw what is there: also diverged chains, single draws and estimates that are not ok."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from llc.config import SGLDConfig
+from llc.estimate import estimate_llc
+from llc.figures import estimate_figure, signed_errors, trailing_mean
+from llc.reporting import report, summary
+from tests.oracles import quadratic_loss
+from tests.test_estimate import at_zero
+
+
+def estimate(epsilon=1e-2):
+    config = SGLDConfig(
+        epsilon=epsilon, gamma=1.0, num_steps=200, num_chains=3, batch_size=1000, burn_in_prop=0.5
+    )
+    return estimate_llc(quadratic_loss([1.0, 2.0]), at_zero(2), nbeta=10.0, sgld_config=config)
+
+
+def test_trailing_mean_ends_at_the_mean_of_the_window():
+    values = np.arange(10.0)
+    curve = trailing_mean(values, 4)
+    assert curve[-1] == values[-4:].mean()
+    assert curve[1] == values[:2].mean()
+    assert curve[5] == values[2:6].mean()
+
+
+def test_curves_end_at_the_estimates(tmp_path):
+    result = estimate()
+    figure = estimate_figure(result, 1.0, "two directions")
+    curves = figure.axes[0].get_lines()
+    ends = [line.get_ydata()[-1] for line in curves[: len(result.per_chain)]]
+    assert ends == pytest.approx(result.per_chain)
+    figure.savefig(tmp_path / "picture.png")
+
+
+def test_diverged_estimate_is_drawn_and_reported(tmp_path):
+    result = estimate(epsilon=10.0)
+    assert result.num_diverged_chains == 3
+    estimate_figure(result, 1.0, "diverged").savefig(tmp_path / "picture.png")
+    text = report("λ̂", result, 1.0)
+    assert text.startswith("λ̂ = none")
+    assert "diverged at step" in text
+    assert np.isnan(summary(result)["lambdahat"])
+
+
+def test_signed_errors_marks_what_is_not_ok():
+    ax = Figure().subplots()
+    okay = np.array([True, False, True])
+    signed_errors(ax, ["a", "b", "c"], np.array([0.01, -0.4, 0.0]), np.full(3, 0.01), okay)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ok", "not converged"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
