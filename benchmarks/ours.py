@@ -58,7 +58,7 @@ def gram_flops(workload: Workload, batch_size: int | None) -> int:
 def noise_seconds(target: LocalPosterior, streams: list[Stream], batch: int) -> float:
     """Returns the seconds that one step's noise takes for all chains, on one thread."""
     layout, like = target.layout, target.centre.flat
-    steps = block_steps(target.loss, batch)
+    steps = block_steps(target.loss, batch, target.chains)
     source, out = (
         NormalSource(streams, layout.size, steps, like),
         like.new_empty(steps, layout.total),
@@ -97,7 +97,7 @@ def main() -> None:
         where, excess = trace.last, (trace.loss - trace.baseline).mean() * workload.nbeta
         return seconds
 
-    pilot = 10 * block_steps(target.loss, batch)
+    pilot = 10 * block_steps(target.loss, batch, target.chains)
     seconds_of(pilot, 0)
     per_step = seconds_of(pilot, 1) / pilot
     steps = max(pilot, round(args.seconds / harness.REPEATS / per_step))

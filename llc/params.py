@@ -5,15 +5,27 @@ contiguous (C, *shape) view. What touches every parameter (drift, noise, localis
 operation on the flat buffer, and a batched matrix product can write straight into a leaf.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+Derived = TypeVar("Derived")
+
 Params = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Leaves(dict[str, Tensor]):
+    """The leaves of one buffer, with room for what a loss derives from them once.
+
+    Making a view costs as much as multiplying two small matrices, and a buffer is used again and
+    again.
+    """
+
+    derived: Any = None
 
 
 class Stack(NamedTuple):
@@ -42,10 +54,10 @@ class Layout:
     def views(self, flat: Tensor) -> Params:
         """Views (…, C, *shape) of each leaf of a buffer (…, total)."""
         lead = flat.shape[:-1]
-        return {
-            name: flat.narrow(-1, start, length).view(*lead, self.chains, *self.shapes[name])
+        return Leaves(
+            (name, flat.narrow(-1, start, length).view(*lead, self.chains, *self.shapes[name]))
             for name, start, length in self._spans()
-        }
+        )
 
     def stack(self, flat: Tensor) -> Stack:
         return Stack(flat, self.views(flat))
@@ -68,6 +80,15 @@ class Layout:
                 base = shift.narrow(0, start, length).view(1, self.chains, width)
                 torch.add(base, source, alpha=scale, out=target)
             offset += width
+
+
+def derive(params: Params, make: Callable[[Params], Derived]) -> Derived:
+    """`make(params)`, remembered with the leaves of a buffer; one `make` per buffer."""
+    if not isinstance(params, Leaves):
+        return make(params)
+    if params.derived is None:
+        params.derived = make(params)
+    return cast("Derived", params.derived)
 
 
 def count(shapes: Shapes) -> int:

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from llc.models.base import BLOCK_STEPS, LossBlock, block_steps
+from llc.models.base import LossBlock, block_steps
 from llc.params import Params, Stack, select
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Sampler
 from llc.streams import NormalSource, ShuffledBatches, Stream
 from llc.trace import Recorder, Trace, join
 
-SMALL = 20_000  # parameters below which a step is too short to share among threads
+SMALL = 10_000  # parameters in the stack below which a step is too short to share among threads
+LOOK_STEPS = 120  # how often divergence is looked for, at most
 
 Build = Callable[[LocalPosterior], Sampler]
 
@@ -59,7 +60,8 @@ def sample(
     With a `label`, a progress bar of that name on a terminal.
     """
     started = perf_counter()
-    parts = _thread_parts(posterior)
+    small = _is_small(posterior)
+    parts = [slice(0, posterior.chains)] if small else _thread_parts(posterior)
     threads = max(1, torch.get_num_threads() // len(parts))
     stop = Event()
     silent = None if label else True  # None: only where stderr is no terminal
@@ -70,7 +72,7 @@ def sample(
         own = posterior if len(parts) == 1 else posterior.select(part)
         where = None if start is None else select(start, part)
         try:
-            return _run(own, build, schedule, streams[part], where, stop, watch)
+            return _run(own, build, schedule, streams[part], where, small, stop, watch)
         except BaseException:
             stop.set()  # the other groups need not go on
             raise
@@ -94,6 +96,7 @@ def _run(
     schedule: Schedule,
     streams: Sequence[Stream],
     where: Params | None,
+    ahead: bool,
     stop: Event,
     bar: "tqdm[int] | None",
 ) -> Trace:
@@ -104,9 +107,9 @@ def _run(
     )
     start = posterior.centre if where is None else posterior.layout.pack(where)
     state = sampler.init(start)
-    small, next_look = _is_small(posterior), BLOCK_STEPS
-    with _intra_op_threads(1 if small else torch.get_num_threads()):
-        for block in _Feed(posterior, sampler, schedule, streams).blocks(ahead=small):
+    next_look = LOOK_STEPS
+    with _intra_op_threads(1 if ahead else torch.get_num_threads()):
+        for block in _Feed(posterior, sampler, schedule, streams).blocks(ahead=ahead):
             state, info = sampler.advance(state, block)
             recorder.write(start, block, info)
             start = block.positions[-1]
@@ -115,7 +118,7 @@ def _run(
             if stop.is_set():
                 break
             if recorder.done >= next_look:
-                next_look = recorder.done + BLOCK_STEPS
+                next_look = recorder.done + LOOK_STEPS
                 if recorder.all_diverged():
                     break
     return recorder.trace(schedule.batch_size)
@@ -133,7 +136,10 @@ class _Feed:
     ) -> None:
         layout, like = posterior.layout, posterior.centre.flat
         self.layout, self.noise, self.num_steps = layout, sampler.noise, schedule.num_steps
-        self.steps = min(block_steps(posterior.loss, schedule.batch_size), schedule.num_steps)
+        # On CUDA the normals depend on how many are drawn at once: there K must not depend on the
+        # stack, nor on the length of the run.
+        chains = posterior.chains if like.device.type == "cpu" else 1
+        self.steps = block_steps(posterior.loss, schedule.batch_size, chains)
         self.normals = NormalSource(streams, layout.size, self.steps, like)
         self.indices: ShuffledBatches | None = None
         if schedule.batch_size < posterior.loss.num_examples:
@@ -176,7 +182,7 @@ class _Feed:
 
     @torch.no_grad()
     def _prepare(self, slot: "_Slot", steps: int) -> Block:
-        rows = self.normals.draw(steps)
+        rows = self.normals.draw(self.steps)[:, :steps]
         self.layout.scatter(rows, slot.flat[:steps], self.noise.shift, self.noise.scale)
         slot.batches.load(steps, None if self.indices is None else self.indices.draw(steps))
         return Block(slot.positions[:steps], slot.flat[:steps], slot.batches)
@@ -191,13 +197,13 @@ class _Slot(NamedTuple):
 
 
 def _is_small(posterior: LocalPosterior) -> bool:
-    return posterior.centre.flat.device.type == "cpu" and posterior.layout.size < SMALL
+    return posterior.centre.flat.device.type == "cpu" and posterior.layout.total < SMALL
 
 
 def _thread_parts(posterior: LocalPosterior) -> list[slice]:
-    """How the chains are split over threads: large models on the CPU only."""
+    """How the chains are split over threads, on the CPU."""
     on_cpu = posterior.centre.flat.device.type == "cpu"
-    threads = torch.get_num_threads() if on_cpu and not _is_small(posterior) else 1
+    threads = torch.get_num_threads() if on_cpu else 1
     groups = min(threads, posterior.chains)
     edges = [posterior.chains * i // groups for i in range(groups + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]

@@ -119,8 +119,8 @@ class ShuffledBatches:
     def _feistel(self, indices: Tensor, bases: Tensor) -> Tensor:
         side, tables = self.side, self.tables.flatten()
         left = torch.div(indices, side, rounding_mode="floor")
-        right = indices - left * side
+        right = torch.sub(indices, left, alpha=side)
         for turn in range(self.ROUNDS):
-            mixed = tables.index_select(0, right + (bases + turn * side)).add_(left)
+            mixed = tables[turn * side :].index_select(0, right + bases).add_(left)
             left, right = right, mixed.sub_((mixed >= side).int(), alpha=side)
-        return left * side + right
+        return torch.add(right, left, alpha=side)

@@ -38,7 +38,7 @@ def train(
     indices = ShuffledBatches(
         [stream], loss.num_examples, config.batch_size, device, purpose="training_batches"
     )
-    block = block_steps(loss, config.batch_size)
+    block = block_steps(loss, config.batch_size, chains=1)
     batches = loss.block(weights.leaves, loss.reference(weights.leaves), block)
     losses, done = [], 0
     while done < config.num_steps:

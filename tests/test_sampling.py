@@ -114,14 +114,13 @@ def test_the_block_length_changes_nothing(length, monkeypatch):
     assert_same(run(MLPLoss, mlp, [0, 1], thin=3), whole)
 
 
-def test_blocks_depend_on_the_model_alone():
-    def steps(size, batch=10):
-        return block_steps(
-            MLPLoss(torch.zeros(10**6, 1), torch.zeros(10**6, 1), (1, size, 1)), batch
-        )
+def test_blocks_are_bounded():
+    def steps(size, batch=10, chains=1):
+        loss = MLPLoss(torch.zeros(10**6, 1), torch.zeros(10**6, 1), (1, size, 1))
+        return block_steps(loss, batch, chains)
 
     assert steps(1) == BLOCK_STEPS
-    assert steps(10**9) == steps(1, batch=10**6) == 1
+    assert steps(10**9) == steps(1, batch=10**7) == steps(1, chains=10**6) == 1
     sizes = [steps(size) for size in (10, 1000, 10_000, 100_000)]
     assert sizes == sorted(sizes, reverse=True)
 

@@ -13,9 +13,9 @@ from llc.params import Params, Shapes, count
 
 EVERY = slice(None)
 
-BLOCK_STEPS = 120  # a block's steps at most, and how often divergence is looked for
-BLOCK_PARAMETERS = 65_536  # … as long as a chain's positions in it stay below this many numbers
-BLOCK_DATA = 262_144  # … and what its minibatches need below this
+BLOCK_STEPS = 256  # a block's steps at most: enough for the work between blocks not to count …
+BLOCK_PARAMETERS = 2**19  # … as long as its positions stay below this many numbers
+BLOCK_DATA = 3 * 2**20  # … and its minibatches below this, so that caches hold them
 
 
 class LossBlock(Protocol):
@@ -67,8 +67,8 @@ class StackedLoss(Protocol):
         """The same loss with every entry of the chain axis `times` times in a row."""
 
 
-def block_steps(loss: StackedLoss, batch_size: int) -> int:
-    """K: a function of model and batch, never of the stack."""
-    by_size = BLOCK_PARAMETERS // count(loss.shapes)
-    by_data = BLOCK_DATA // loss.numbers_per_step(batch_size)
+def block_steps(loss: StackedLoss, batch_size: int, chains: int) -> int:
+    """K for a stack of `chains` chains."""
+    by_size = BLOCK_PARAMETERS // (chains * count(loss.shapes))
+    by_data = BLOCK_DATA // (chains * loss.numbers_per_step(batch_size))
     return max(1, min(BLOCK_STEPS, by_size, by_data))

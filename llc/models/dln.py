@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llc.models.base import EVERY
-from llc.params import Params
+from llc.params import Params, derive
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, int]]:
@@ -111,6 +111,12 @@ class LinearLoss:
         return other
 
 
+def _layers(params: Params) -> tuple[list[Tensor], list[Tensor]]:
+    """The layers and their transposes, in order."""
+    layers = list(params.values())
+    return layers, [layer.mT for layer in layers]
+
+
 def second_moment(inputs: Tensor, chunk: int = 65_536) -> Tensor:
     """XᵀX/n (d, d) in float64."""
     total = torch.zeros(inputs.shape[1], inputs.shape[1], dtype=torch.float64, device=inputs.device)
@@ -156,7 +162,8 @@ class LinearBlock:
         self.grams = list(self.batch_grams if streams > 1 else self.batch_grams.squeeze(1))
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
-        layers, targets = list(weights.values()), list(out.values())
+        layers, flipped = derive(weights, _layers)
+        targets, _ = derive(out, _layers)
         gap, weighted = self._views[step]
         factor = 2 * scale / self.loss.widths[-1]
         if self.depth == 1:
@@ -167,8 +174,8 @@ class LinearBlock:
         prefixes, suffixes = self._products(layers)
         torch.baddbmm(self.minus_teacher, suffixes[self.cut], prefixes[self.cut], out=gap)
         self._weigh(gap, self.grams[step], weighted)
-        self._descend_below(layers, targets, prefixes, suffixes[self.cut], weighted, factor)
-        self._descend_above(layers, targets, suffixes, prefixes[self.cut], weighted, factor)
+        self._descend_below(flipped, targets, prefixes, suffixes[self.cut], weighted, factor)
+        self._descend_above(flipped, targets, suffixes, prefixes[self.cut], weighted, factor)
 
     def _weigh(self, gap: Tensor, gram: Tensor, out: Tensor) -> None:
         """out ← E S, with one S for all chains as a single product."""
@@ -189,7 +196,7 @@ class LinearBlock:
 
     def _descend_below(
         self,
-        layers: list[Tensor],
+        flipped: list[Tensor],
         targets: list[Tensor],
         prefixes: dict[int, Tensor],
         suffix: Tensor,
@@ -197,16 +204,16 @@ class LinearBlock:
         factor: float,
     ) -> None:
         """Gradients of layers m … 1: δ_m = (W_L ⋯ W_{m+1})ᵀ E S, δ_{ℓ−1} = W_ℓᵀ δ_ℓ."""
-        up, delta = suffix.mT, weighted
+        up, delta = flipped[-1] if self.cut == self.depth - 1 else suffix.mT, weighted
         for i in range(self.cut, 1, -1):
             delta = torch.bmm(up, delta, out=self._below[i])
             targets[i - 1].baddbmm_(delta, prefixes[i - 1].mT, alpha=factor)
-            up = layers[i - 1].mT
+            up = flipped[i - 1]
         targets[0].baddbmm_(up, delta, alpha=factor)
 
     def _descend_above(
         self,
-        layers: list[Tensor],
+        flipped: list[Tensor],
         targets: list[Tensor],
         suffixes: dict[int, Tensor],
         prefix: Tensor,
@@ -214,11 +221,11 @@ class LinearBlock:
         factor: float,
     ) -> None:
         """Gradients of layers m+1 … L: κ_m = E S (W_m ⋯ W_1)ᵀ, κ_ℓ = κ_{ℓ−1} W_ℓᵀ."""
-        down, kappa = prefix.mT, weighted
+        down, kappa = flipped[0] if self.cut == 1 else prefix.mT, weighted
         for i in range(self.cut + 1, self.depth):
             kappa = torch.bmm(kappa, down, out=self._above[i - 1])
             targets[i - 1].baddbmm_(suffixes[i].mT, kappa, alpha=factor)
-            down = layers[i - 1].mT
+            down = flipped[i - 1]
         targets[-1].baddbmm_(kappa, down, alpha=factor)
 
     def losses(self, steps: slice = EVERY) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llc.models.base import EVERY
-from llc.params import Params
+from llc.params import Params, derive
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -136,22 +136,20 @@ class MLPBlock:
         self._baselines = self.like.new_zeros(self.steps, self.chains)
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
-        leaves, targets = list(weights.values()), list(out.values())
-        layers = len(leaves) // 2
-        hidden = [self.inputs[step]]
-        for i in range(layers):
-            last = i + 1 == layers
-            to = self._residual_views[step] if last else self._hidden[i + 1]
-            bias = leaves[2 * i + 1].unsqueeze(1)
-            torch.baddbmm(bias, hidden[i], leaves[2 * i].mT, out=to)
-            hidden.append(to.sub_(self.targets[step]) if last else to.relu_())
+        layers, targets = derive(weights, _layers), derive(out, _layers)
+        hidden, last = [self.inputs[step]], len(layers) - 1
+        for i, (_, flipped, bias) in enumerate(layers):
+            to = self._residual_views[step] if i == last else self._hidden[i + 1]
+            torch.baddbmm(bias, hidden[i], flipped, out=to)
+            hidden.append(to.sub_(self.targets[step]) if i == last else to.relu_())
         factor = 2 * scale / (self.size * self.loss.widths[-1])
         delta = hidden[-1]
-        for i in range(layers - 1, -1, -1):
-            targets[2 * i].baddbmm_(delta.mT, hidden[i], alpha=factor)
-            targets[2 * i + 1].unsqueeze(1).baddbmm_(self._ones, delta, alpha=factor)
+        for i in range(last, -1, -1):
+            weight, _, bias = targets[i]
+            weight.baddbmm_(delta.mT, hidden[i], alpha=factor)
+            bias.baddbmm_(self._ones, delta, alpha=factor)
             if i > 0:
-                back = torch.bmm(delta, leaves[2 * i], out=self._deltas[i])
+                back = torch.bmm(delta, layers[i][0], out=self._deltas[i])
                 delta = torch.ops.aten.threshold_backward.grad_input(
                     back, hidden[i], 0, grad_input=back
                 )
@@ -161,6 +159,15 @@ class MLPBlock:
 
     def baselines(self, steps: slice = EVERY) -> Tensor:
         return self._baselines[: self.used][steps]
+
+
+def _layers(params: Params) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Weight (C, o, i), its transpose, and bias (C, 1, o) of each layer."""
+    leaves = list(params.values())
+    return [
+        (weight, weight.mT, bias.unsqueeze(1))
+        for weight, bias in zip(leaves[::2], leaves[1::2], strict=True)
+    ]
 
 
 def _rows_of_each(table: Tensor, indices: Tensor) -> Tensor:
