@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from oracles import quadratic_loss
+from test_estimate import at_zero
 
 from llc.config import SGLDConfig
 from llc.estimate import estimate_llc
 from llc.figures import estimate_figure, signed_errors, trailing_mean
 from llc.reporting import report, summary
-from tests.oracles import quadratic_loss
-from tests.test_estimate import at_zero
 
 
 def estimate(epsilon=1e-2):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles import cross_loss, dkw_bound, normals, quadratic_loss, run_sgld
+from oracles import VectorLoss, cross_loss, dkw_bound, normals, quadratic_loss, run_sgld
 from scipy import stats
 
 from llc.models import dln, mlp
@@ -224,3 +224,26 @@ def test_a_singular_target_is_left_alone_as_the_step_shrinks():
         result = stats.ks_2samp(moved[:, column], start["w"][:, column])
         # Dependent samples, each within a DKW bound of the law, ε = 1e-3 moves it far less.
         assert result.statistic < 2 * dkw_bound(MANY, FALSE_FAIL / 2)
+
+
+@pytest.mark.parametrize("epsilon", [2e-8, 4e-7, 1e-4])
+def test_localisation_survives_float32(epsilon):
+    """The mean pull towards w* is (εγ/2)(w* − w), though 1 − εγ/2 rounds to one in float32.
+
+    2^20 coordinates, each rounded to about 3e-8 in a direction that the noise makes random: the
+    mean is good to 3e-8/√2^20 and the noise itself is subtracted exactly.
+    """
+    size = 2**20
+    loss = VectorLoss(size, lambda w: 0 * w.sum(-1), lambda w: 0 * w)
+    centre = {"w": torch.full((1, size), 0.7)}
+    posterior = LocalPosterior.around(loss, centre, 1.0, 1.0)
+    sampler = sgld(posterior, epsilon)
+    noise = math.sqrt(epsilon) * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
+    flat = noise + sampler.noise.shift
+    start = posterior.layout.pack({"w": torch.full((1, size), -0.5)})
+    batches = posterior.block(1)
+    batches.load(1, None)
+    sampler.advance(sampler.init(start), Block([posterior.layout.stack(flat[0])], flat, batches))
+    moved = (flat.double() + 0.5 - noise.double()).mean().item()
+    expected = epsilon / 2 * 1.2
+    assert abs(moved - expected) < 5 * 3e-8 / math.sqrt(size) + 0.002 * expected

@@ -143,7 +143,8 @@ class LinearBlock:
         outputs, inputs = loss.widths[-1], loss.widths[0]
         self.gaps = first.new_empty(steps, self.chains, outputs, inputs)
         self.weighted = torch.empty_like(self.gaps)
-        self._views = list(zip(self.gaps, self.weighted, strict=True))
+        pairs = zip(self.gaps, self.weighted, strict=True)
+        self._views = [(e, se, e.flatten(0, 1), se.flatten(0, 1)) for e, se in pairs]
         # Large intermediates are allocated once: fresh pages cost more than the products.
         self._prefixes = [first.new_empty(self.chains, width, inputs) for width in loss.widths]
         self._suffixes = [first.new_empty(self.chains, outputs, width) for width in loss.widths]
@@ -164,25 +165,27 @@ class LinearBlock:
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         layers, flipped = derive(weights, _layers)
         targets, _ = derive(out, _layers)
-        gap, weighted = self._views[step]
+        gap, weighted, _, _ = self._views[step]
         factor = 2 * scale / self.loss.widths[-1]
         if self.depth == 1:
             torch.add(layers[0], self.minus_teacher, out=gap)
-            self._weigh(gap, self.grams[step], weighted)
+            self._weigh(step)
             targets[0].add_(weighted, alpha=factor)
             return
         prefixes, suffixes = self._products(layers)
         torch.baddbmm(self.minus_teacher, suffixes[self.cut], prefixes[self.cut], out=gap)
-        self._weigh(gap, self.grams[step], weighted)
+        self._weigh(step)
         self._descend_below(flipped, targets, prefixes, suffixes[self.cut], weighted, factor)
         self._descend_above(flipped, targets, suffixes, prefixes[self.cut], weighted, factor)
 
-    def _weigh(self, gap: Tensor, gram: Tensor, out: Tensor) -> None:
-        """out ← E S, with one S for all chains as a single product."""
+    def _weigh(self, step: int) -> None:
+        """E S of one step; with one S for all chains as a single product."""
+        gap, weighted, gap_rows, weighted_rows = self._views[step]
+        gram = self.grams[step]
         if gram.dim() == 2:
-            torch.mm(gap.flatten(0, 1), gram, out=out.flatten(0, 1))
+            torch.mm(gap_rows, gram, out=weighted_rows)
         else:
-            torch.bmm(gap, gram, out=out)
+            torch.bmm(gap, gram, out=weighted)
 
     def _products(self, layers: list[Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Prefixes W_ℓ ⋯ W_1 for ℓ = 1 … m and suffixes W_L ⋯ W_{ℓ+1} for ℓ = m … L−1."""

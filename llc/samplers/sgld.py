@@ -29,6 +29,11 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
     gamma = posterior.gamma
     pull, drift = epsilon * gamma / 2, -epsilon / 2 * posterior.nbeta
     shift = posterior.centre.flat * pull if pull else None
+    keep = 1 - pull
+    rounded = torch.tensor(keep, dtype=posterior.centre.flat.dtype).item()
+    if abs((1 - rounded) - pull) > 0.001 * pull:
+        # In float32 a small εγ/2 is lost in 1 − εγ/2. Beside the noise −(εγ/2) w keeps its digits.
+        keep = 1.0
 
     def init(position: Stack) -> State:
         return State(position, 0)
@@ -36,11 +41,9 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
     def advance(state: State, block: Block) -> tuple[State, Info]:
         weights = state.position
         for step, proposal in enumerate(block.positions):
-            # Not (1 − εγ/2) w: in float32 that factor rounds to 1. Beside the noise −(εγ/2) w
-            # keeps its digits.
-            if pull:
+            if keep == 1 and pull:
                 proposal.flat.add_(weights.flat, alpha=-pull)
-            proposal.flat.add_(weights.flat)
+            proposal.flat.add_(weights.flat, alpha=keep)
             block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
