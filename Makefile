@@ -27,6 +27,7 @@ lint: $(VENV)/.dev  ## style, format and types
 
 bench: $(VENV)/.runtime .venv-bench/.peers  ## time W1-W3 against the peers, write benchmarks/results.md
 	$(BIN)/python -m benchmarks.run --peer-python .venv-bench/bin/python
+	$(BIN)/python -m benchmarks.scaling
 
 accuracy: $(VENV)/.runtime  ## λ̂ against λ on twelve networks, write docs/accuracy.md
 	$(BIN)/python -m studies.accuracy

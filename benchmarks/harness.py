@@ -38,10 +38,12 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def workload_of(args: argparse.Namespace) -> Workload:
-    """Returns the workload asked for, with the n asked for."""
+    """Returns the workload asked for, with the n asked for (and ε·nβ as it was)."""
     workload = WORKLOADS[args.workload]
     if args.num_data is not None:
-        workload = dataclasses.replace(workload, num_data=args.num_data)
+        other = dataclasses.replace(workload, num_data=args.num_data)
+        epsilon = workload.epsilon * workload.nbeta / other.nbeta
+        workload = dataclasses.replace(other, epsilon=epsilon)
     return workload
 
 

@@ -212,30 +212,7 @@ def report(record: dict) -> str:
     peak = gemm_peak(record["limits"])
     for name in sorted({r["workload"] for r in results}):
         lines += workload_table(name, results, peak)
-    lines += scaling_table(record["scaling"])
     return "\n".join([*lines, *limits_tables(record["limits"])])
-
-
-def scaling_table(results: list[dict]) -> list[str]:
-    """Returns the lines of the table of ours against n."""
-    w = WORKLOADS["W1"]
-    per_example = 4 * (w.widths[0] + w.widths[-1]) / 2**20
-    lines = [
-        "## A step does not depend on n: ours on W1, 8 chains",
-        "",
-        "| n | chain-steps/s | min–max | peak memory, MB | of which data, MB |",
-        "|---|---|---|---|---|",
-    ]
-    for r in results:
-        if "failed" in r:
-            lines.append(f"| {r['num_data']:,} | failed: {r['failed']} | | | |")
-            continue
-        low, high = (rate(v) for v in r["spread"])
-        lines.append(
-            f"| {r['num_data']:,} | {rate(r['chain_steps_per_second'])} | {low}–{high} | "
-            f"{r['peak_memory_mb']:.0f} | {r['num_data'] * per_example:.0f} |"
-        )
-    return [*lines, ""]
 
 
 def arguments() -> argparse.Namespace:
@@ -280,12 +257,6 @@ def main() -> int:
     record = {"machine": machine.describe(), "rounds": args.rounds, "seconds": args.seconds}
     print("limits of the machine ...", flush=True)
     record["limits"] = last_json(sys.executable, "benchmarks.limits", ())
-    seconds = ("--seconds", str(args.seconds))
-    record["scaling"] = [
-        last_json(sys.executable, "benchmarks.ours", ("--num-data", str(n), *seconds))
-        | {"num_data": n}
-        for n in (10_000, 100_000, 1_000_000)
-    ]
     results = record["results"] = []
     for name in args.workloads:
         for chains in WORKLOADS[name].chains:
