@@ -156,7 +156,7 @@ MISTAKES = [
     (
         {"do_functional_rank": True, "num_test_data": 10**7},
         "num_test_data=10000000: ",
-        "use num_test_data=268435 or less",
+        "use num_test_data=89478 or less",
     ),
 ]
 
@@ -177,7 +177,7 @@ def test_training_batch_may_exceed_n_when_nothing_is_trained():
 
 
 def test_suggested_num_test_data_passes():
-    mapping = {"do_functional_rank": True, "num_test_data": 268435}
+    mapping = {"do_functional_rank": True, "num_test_data": 89478}
     assert parse(DLNConfig, mapping).do_functional_rank
 
 
