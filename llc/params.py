@@ -96,11 +96,6 @@ def count(shapes: Shapes) -> int:
     return sum(prod(shape) for shape in shapes.values())
 
 
-def shapes_of(params: Params, *, stacked: bool = False) -> dict[str, tuple[int, ...]]:
-    """Leaf shapes, without the chain axis when `stacked`."""
-    return {name: tuple(leaf.shape[int(stacked) :]) for name, leaf in params.items()}
-
-
 def stack(sets: Sequence[Params]) -> Params:
     """Parameter sets -> leaves (len(sets), *shape)."""
     return {name: torch.stack([one[name] for one in sets]) for name in sets[0]}

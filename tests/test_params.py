@@ -9,7 +9,6 @@ from llc.params import (
     count,
     repeat,
     select,
-    shapes_of,
     squared_distance,
     stack,
     to,
@@ -43,7 +42,6 @@ def test_sizes():
     layout = Layout(SHAPES, 5)
     assert count(SHAPES) == layout.size == 11
     assert layout.total == 55
-    assert shapes_of(some_params(5), stacked=True) == SHAPES
     views = layout.views(torch.zeros(7, 55))
     assert {name: view.shape for name, view in views.items()} == {
         name: (7, 5, *shape) for name, shape in SHAPES.items()
