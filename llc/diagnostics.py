@@ -9,8 +9,8 @@ that share a start look alike long before they have equilibrated, so that R-hat 
 support this. Beside them the status asks for
 - no drift: the mean over the second half of the trace against the quarter before it;
 - the same answer from the other side: companion chains that were heated to 16 times the temperature
-  and cooled again approach equilibrium from above, chains from w* from below (the sandwich of
-  Grosse et al. 2015, used as a convergence test), once each is freed of its own step-size bias;
+  or more and cooled again approach equilibrium from above, chains from w* from below (the sandwich
+  of Grosse et al. 2015, used as a convergence test), once each is freed of its own step-size bias;
 - a small step: at stationarity E⟨w − w*, ∇U_B⟩ = d + (ε/4)·E‖∇U_B‖² (expand E‖w_{t+1} − w*‖²), so
   that on a quadratic potential with γ = 0 and a loss that vanishes at w*, λ̂ is too high by exactly
   (ε/8)·E‖∇U_B‖², discretisation and minibatch noise together; ‖∇U_B‖² is measured along the chain.
@@ -156,8 +156,8 @@ def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
     elif estimate.companions and not abs(gap) <= tolerance:
         yield f"chains cooled from above read {estimate.cooled_mean:.4g}: sample longer"
     if estimate.step_size_bias > tolerance / 2:
-        share = estimate.step_size_bias / estimate.mean
-        yield f"the step biases λ̂ by about {share:+.0%}: try epsilon={epsilon / 3:.1g}"
+        bias = estimate.step_size_bias
+        yield f"the step biases λ̂ by about {bias:+.2g}: try epsilon={epsilon / 3:.1g}"
 
 
 def error_bound(estimate: LLCEstimate) -> float:

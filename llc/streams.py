@@ -50,7 +50,8 @@ class ShuffledBatches:
 
     The permutation of an epoch is a four-round Feistel network on a grid a × a ≥ n with random
     round tables (Luby & Rackoff 1988) and cycle walking (Black & Rogaway 2002): any index of the
-    permutation costs O(1) and an epoch O(√n) memory: the work of a step does not grow with n.
+    permutation costs O(1) and an epoch O(√n) memory, so that the work of a step does not grow
+    with n.
     """
 
     ROUNDS = 4

@@ -228,3 +228,11 @@ def test_inference_data_survives_netcdf(tmp_path):
     assert stats["acceptance"].dims == ("chain", "checked")
     np.testing.assert_array_equal(stats["checked"], trace.checked_steps)
     assert float(az.ess(data, var_names="llc", method="mean")["llc"]) > 0
+
+
+def test_a_loss_without_slope_has_no_learning_coefficient():
+    """L = L* everywhere: λ̂ is exactly zero, though the localisation has a step-size bias."""
+    flat = judged(np.zeros((4, 2000)), norms=torch.ones(4, 100).double())
+    assert flat.mean == flat.standard_error == 0
+    assert flat.status.startswith("not converged: ")
+    assert "the step biases λ̂" in flat.status

@@ -155,7 +155,6 @@ def test_readme_command(tmp_path):
     info = recorded(tmp_path / "runs" / "1", "info.json")
     assert info["functional_rank_info"]["threshold"] == 1e-3
     assert 0 < info["functional_rank_info"]["functional_rank"] <= info["model_dim"]
-    # The Jacobian's rank is the dimension of the tangent cone's span: at most 2λ here.
     assert info["hessian_trace_estimate"] > 0
     assert info["true_lambda"] <= info["true_local_lambda"] <= info["model_dim"] / 2
     trained = info["trained_param_info"]
