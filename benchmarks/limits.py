@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness, machine
+from llc.products import LARGE, ONEDNN, TORCH
 
 # batch, rows, inner, columns: (batch) products of (rows, inner) by (inner, columns)
 GEMM_SHAPES = (
@@ -51,16 +52,21 @@ def best_seconds(operation: Callable[[], object], budget: float = 0.3) -> float:
 
 
 def gemm(threads: int) -> dict[str, float]:
-    """Returns GFLOP/s of `torch.bmm` (`torch.mm` for one product) into a buffer, by shape."""
+    """Returns GFLOP/s of a product into a buffer, by shape.
+
+    Through `torch.bmm` (MKL), and for large products through oneDNN.
+    """
     torch.set_num_threads(threads)
     result = {}
     for b, m, k, n in GEMM_SHAPES:
-        shapes = ((m, k), (k, n), (m, n)) if b == 1 else ((b, m, k), (b, k, n), (b, m, n))
-        x, y, out = (torch.randn(shape) for shape in shapes)
-        product = torch.mm if b == 1 else torch.bmm
-        seconds = best_seconds(lambda f=product, x=x, y=y, out=out: f(x, y, out=out))
-        name = f"{m}x{k} @ {k}x{n}"
-        result[name if b == 1 else f"{b} x ({name})"] = 2e-9 * b * m * k * n / seconds
+        x, y, out = (torch.randn(shape) for shape in ((b, m, k), (b, k, n), (b, m, n)))
+        name = f"{m}x{k} @ {k}x{n}" if b == 1 else f"{b} x ({m}x{k} @ {k}x{n})"
+        kernels = {name: TORCH}
+        if m * k * n >= LARGE:
+            kernels[f"{name}, oneDNN"] = ONEDNN
+        for label, kernel in kernels.items():
+            seconds = best_seconds(lambda f=kernel.multiply, x=x, y=y, out=out: f(x, y, out))
+            result[label] = 2e-9 * b * m * k * n / seconds
     return result
 
 

@@ -47,12 +47,11 @@ def posterior(workload: Workload, chains: int) -> LocalPosterior:
 
 def gram_flops(workload: Workload, batch_size: int | None) -> int:
     """Floating-point operations of a chain-step of the linear path, matrix products only."""
-    widths, cut = workload.widths, dln.cheapest_cut(workload.widths)
-    first, last, depth = widths[0], widths[-1], len(widths) - 1
-    areas = [widths[i] * widths[i + 1] for i in range(depth)]
-    below, above = sum(areas[1:cut]) * first, sum(areas[cut : depth - 1]) * last
+    widths = workload.widths
+    first, last = widths[0], widths[-1]
+    products = sum(p.rows * p.inner * p.columns for p in dln.cheapest_order(widths))
     gram = 0 if batch_size is None else batch_size * first * first
-    return 2 * (3 * (below + above + widths[cut] * first * last) + last * first * first + gram)
+    return 2 * (3 * products + last * first * first + gram)
 
 
 def noise_seconds(target: LocalPosterior, streams: list[Stream], batch: int) -> float:

@@ -5,7 +5,7 @@ import torch
 from oracles import normals
 
 from llc.models import dln, mlp
-from llc.models.dln import LinearLoss, cheapest_cut, second_moment
+from llc.models.dln import LinearLoss, cheapest_order, second_moment
 from llc.models.mlp import MLPLoss
 from llc.params import select, stack, unstack
 
@@ -58,17 +58,54 @@ def plain(model, params, inputs, targets):
     return loss.detach(), dict(zip(params, grads, strict=True))
 
 
-def test_profiles_exercise_every_cut():
-    assert {(len(w) - 1, cheapest_cut(w)) for w in LINEAR} >= {
-        (1, 1), (2, 1), (3, 1), (3, 2), (6, 1), (6, 2), (6, 3), (6, 4), (6, 5)
-    }  # fmt: skip
+def every_order(low, high):
+    """Each way to multiply W_high ⋯ W_{low+1} in pairs, as nested (left, right)."""
+    if high - low == 1:
+        return [low]
+    return [
+        (left, right)
+        for mid in range(low + 1, high)
+        for left in every_order(mid, high)
+        for right in every_order(low, mid)
+    ]
 
 
-@pytest.mark.parametrize("cut", range(1, 6))
+def as_products(tree, widths):
+    order = []
+
+    def visit(node):
+        if isinstance(node, int):
+            return node, node, node + 1
+        (right, low, mid), (left, _, high) = visit(node[1]), visit(node[0])
+        slot = len(widths) - 1 + len(order)
+        order.append(dln.Product(left, right, slot, widths[high], widths[mid], widths[low]))
+        return slot, low, high
+
+    visit(tree)
+    return order
+
+
+def operations(order):
+    return sum(p.rows * p.inner * p.columns for p in order)
+
+
+@pytest.mark.parametrize("widths", [w for w in LINEAR if len(w) > 2])
+def test_the_order_is_the_cheapest_of_all(widths):
+    everything = [as_products(tree, widths) for tree in every_order(0, len(widths) - 1)]
+    order = cheapest_order(widths)
+    assert order in everything
+    assert operations(order) == min(operations(one) for one in everything)
+
+
+def test_a_single_layer_needs_no_product():
+    assert cheapest_order((3, 4)) == []
+
+
 @pytest.mark.parametrize("widths", LINEAR[7:9])
-def test_the_cut_changes_no_gradient(widths, cut, monkeypatch):
-    monkeypatch.setattr(dln, "cheapest_cut", lambda _: cut)
-    check_gradients(LinearLoss, dln, widths, "own", 1)
+def test_no_order_changes_a_gradient(widths, monkeypatch):
+    for tree in every_order(0, len(widths) - 1):
+        monkeypatch.setattr(dln, "cheapest_order", lambda w, t=tree: as_products(t, w))
+        check_gradients(LinearLoss, dln, widths, "own", 1)
 
 
 @pytest.mark.parametrize("teachers", [1, CHAINS])

@@ -10,12 +10,14 @@ the full-data gradient costs no more, whatever n is.
 from collections.abc import Sequence
 from copy import copy
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from llc.models.base import EVERY
 from llc.params import Params, derive
+from llc.products import products
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, int]]:
@@ -52,19 +54,50 @@ def apply(params: Params, inputs: Tensor) -> Tensor:
     return outputs
 
 
-def cheapest_cut(widths: Sequence[int]) -> int:
-    """The boundary m in 1 … L−1 where prefix products W_m ⋯ W_1 meet suffix products W_L ⋯ W_{m+1}.
+class Product(NamedTuple):
+    """One product of two neighbours in W_L ⋯ W_1.
 
-    Below it everything is carried with d_0 columns, above it with d_L rows.
+    Slots 0 … L−1 hold W_1 … W_L, later ones the products in turn.
     """
-    first, last, layers = widths[0], widths[-1], len(widths) - 1
-    areas = [widths[i] * widths[i + 1] for i in range(layers)]
 
-    def cost(cut: int) -> int:
-        below, above = sum(areas[1:cut]), sum(areas[cut : layers - 1])
-        return below * first + above * last + widths[cut] * first * last
+    left: int  # slot of the factor (rows, inner)
+    right: int  # slot of the factor (inner, columns)
+    result: int
+    rows: int
+    inner: int
+    columns: int
 
-    return min(range(1, layers), key=cost, default=1)
+
+def cheapest_order(widths: Sequence[int]) -> list[Product]:
+    """The L − 1 products behind W_L ⋯ W_1 in the order that needs the fewest operations.
+
+    The classic dynamic programme over spans of layers, O(L³). Going back through the same products
+    with gradients costs twice as much again, so that the same order is the best for both.
+    """
+    layers = len(widths) - 1
+    cost = dict.fromkeys(((i, i + 1) for i in range(layers)), 0)
+    split: dict[tuple[int, int], int] = {}
+    for length in range(2, layers + 1):
+        for low in range(layers - length + 1):
+            high = low + length
+            cost[low, high], split[low, high] = min(
+                (cost[low, k] + cost[k, high] + widths[low] * widths[k] * widths[high], k)
+                for k in range(low + 1, high)
+            )
+    order: list[Product] = []
+
+    def visit(low: int, high: int) -> int:
+        """The slot of W_high ⋯ W_{low+1}, after everything it needs."""
+        if high - low == 1:
+            return low
+        mid = split[low, high]
+        right, left = visit(low, mid), visit(mid, high)
+        slot = layers + len(order)
+        order.append(Product(left, right, slot, widths[high], widths[mid], widths[low]))
+        return slot
+
+    visit(0, layers)
+    return order
 
 
 class LinearLoss:
@@ -111,10 +144,10 @@ class LinearLoss:
         return other
 
 
-def _layers(params: Params) -> tuple[list[Tensor], list[Tensor]]:
-    """The layers and their transposes, in order."""
+def _both_ways(params: Params) -> list[Tensor]:
+    """The layers in order, then their transposes."""
     layers = list(params.values())
-    return layers, [layer.mT for layer in layers]
+    return layers + [layer.mT for layer in layers]
 
 
 def second_moment(inputs: Tensor, chunk: int = 65_536) -> Tensor:
@@ -136,7 +169,6 @@ class LinearBlock:
     def __init__(self, loss: LinearLoss, like: Params, reference: Tensor, steps: int) -> None:
         first = next(iter(like.values()))
         self.loss, self.chains = loss, len(first)
-        self.depth, self.cut = len(like), cheapest_cut(loss.widths)
         self.minus_teacher = (-loss.teacher).expand(self.chains, -1, -1).contiguous()
         self.centre_gap, self.realisable = reference, not bool(reference.any())
         self.full = loss.second_moment.to(first)
@@ -144,92 +176,92 @@ class LinearBlock:
         self.gaps = first.new_empty(steps, self.chains, outputs, inputs)
         self.weighted = torch.empty_like(self.gaps)
         pairs = zip(self.gaps, self.weighted, strict=True)
-        self._views = [(e, se, e.flatten(0, 1), se.flatten(0, 1)) for e, se in pairs]
-        # Large intermediates are allocated once: fresh pages cost more than the products.
-        self._prefixes = [first.new_empty(self.chains, width, inputs) for width in loss.widths]
-        self._suffixes = [first.new_empty(self.chains, outputs, width) for width in loss.widths]
-        self._below = [torch.empty_like(prefix) for prefix in self._prefixes]
-        self._above = [torch.empty_like(suffix) for suffix in self._suffixes]
+        self._views: list[tuple[Tensor, ...]] = [
+            (e, se, _as_rows(e), _as_rows(se)) for e, se in pairs
+        ]
+        self._multiply_gram = products(first, outputs, inputs, inputs).multiply
+        self._plan(cheapest_order(loss.widths), first)
+
+    def _plan(self, order: list[Product], like: Tensor) -> None:
+        """What a step multiplies, as places in one list of tensors.
+
+        The list: layers, their transposes, products, their transposes, gradients of the products,
+        gradient of the last product. Large intermediates are allocated once: fresh pages cost more
+        than the products.
+        """
+        layers, own = len(order) + 1, max(0, len(order) - 1)  # the last product is the gap
+        results = [like.new_empty(self.chains, p.rows, p.columns) for p in order[:-1]]
+        self._own = [*results, *(p.mT for p in results), *map(torch.empty_like, results)]
+
+        def value(slot: int) -> int:
+            return slot if slot < layers else layers + slot
+
+        def flipped(slot: int) -> int:
+            return layers + slot if slot < layers else layers + own + slot
+
+        def gradient(slot: int) -> int:
+            return layers + 2 * own + slot
+
+        self._forward, self._back, self._leaves = [], [], []
+        for p in order:
+            kernel = products(like, p.rows, p.inner, p.columns)
+            factors = value(p.left), value(p.right)
+            if p is order[-1]:
+                self._last = (kernel.add, *factors)
+            else:
+                self._forward.append((kernel.multiply, *factors, value(p.result)))
+        # Where P = A B has the gradient δ, A has δ Bᵀ and B has Aᵀ δ.
+        for p in reversed(order):
+            kernel, delta = products(like, p.rows, p.inner, p.columns), gradient(p.result)
+            for slot, a, b in (
+                (p.left, delta, flipped(p.right)),
+                (p.right, flipped(p.left), delta),
+            ):
+                if slot < layers:
+                    self._leaves.append((kernel.accumulate, slot, a, b))
+                else:
+                    self._back.append((kernel.multiply, a, b, gradient(slot)))
 
     def load(self, steps: int, indices: Tensor | None) -> None:
         self.used = steps
         if indices is None:
-            self.grams, self.batch_grams = [self.full] * steps, self.full
+            self.batch_grams = self.full.expand(1, 1, -1, -1)
+            self.grams = [self.batch_grams[0]] * steps
             return
         steps, streams, size = indices.shape
         rows = self.loss.inputs.index_select(0, indices.flatten()).view(steps * streams, size, -1)
-        grams = torch.baddbmm(rows.new_empty(()), rows.mT, rows, beta=0, alpha=1 / size)
-        self.batch_grams = grams.view(steps, streams, *grams.shape[1:])
-        self.grams = list(self.batch_grams if streams > 1 else self.batch_grams.squeeze(1))
+        inputs = rows.shape[-1]
+        grams = rows.new_empty(steps * streams, inputs, inputs)
+        products(rows, inputs, size, inputs).multiply(rows.mT, rows, grams).mul_(1 / size)
+        self.batch_grams = grams.view(steps, streams, inputs, inputs)
+        self.grams = list(self.batch_grams)
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
-        layers, flipped = derive(weights, _layers)
-        targets, _ = derive(out, _layers)
-        gap, weighted, _, _ = self._views[step]
-        factor = 2 * scale / self.loss.widths[-1]
-        if self.depth == 1:
-            torch.add(layers[0], self.minus_teacher, out=gap)
-            self._weigh(step)
-            targets[0].add_(weighted, alpha=factor)
+        tensors, leaves = [*derive(weights, _both_ways), *self._own], derive(out, _both_ways)
+        gap, factor = self._views[step][0], 2 * scale / self.loss.widths[-1]
+        if len(self.loss.shapes) == 1:
+            torch.add(tensors[0], self.minus_teacher, out=gap)
+            leaves[0].add_(self._weigh(step), alpha=factor)
             return
-        prefixes, suffixes = self._products(layers)
-        torch.baddbmm(self.minus_teacher, suffixes[self.cut], prefixes[self.cut], out=gap)
-        self._weigh(step)
-        self._descend_below(flipped, targets, prefixes, suffixes[self.cut], weighted, factor)
-        self._descend_above(flipped, targets, suffixes, prefixes[self.cut], weighted, factor)
+        for multiply, a, b, result in self._forward:
+            multiply(tensors[a], tensors[b], tensors[result])
+        add, a, b = self._last
+        add(self.minus_teacher, tensors[a], tensors[b], gap)
+        tensors.append(self._weigh(step))
+        for multiply, a, b, result in self._back:
+            multiply(tensors[a], tensors[b], tensors[result])
+        for accumulate, leaf, a, b in self._leaves:
+            accumulate(leaves[leaf], tensors[a], tensors[b], factor)
 
-    def _weigh(self, step: int) -> None:
+    def _weigh(self, step: int) -> Tensor:
         """E S of one step; with one S for all chains as a single product."""
         gap, weighted, gap_rows, weighted_rows = self._views[step]
         gram = self.grams[step]
-        if gram.dim() == 2:
-            torch.mm(gap_rows, gram, out=weighted_rows)
+        if len(gram) == 1:
+            self._multiply_gram(gap_rows, gram, weighted_rows)
         else:
-            torch.bmm(gap, gram, out=weighted)
-
-    def _products(self, layers: list[Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Prefixes W_ℓ ⋯ W_1 for ℓ = 1 … m and suffixes W_L ⋯ W_{ℓ+1} for ℓ = m … L−1."""
-        prefixes = {1: layers[0]}
-        for i in range(2, self.cut + 1):
-            prefixes[i] = torch.bmm(layers[i - 1], prefixes[i - 1], out=self._prefixes[i])
-        suffixes = {self.depth - 1: layers[-1]}
-        for i in range(self.depth - 2, self.cut - 1, -1):
-            suffixes[i] = torch.bmm(suffixes[i + 1], layers[i], out=self._suffixes[i])
-        return prefixes, suffixes
-
-    def _descend_below(
-        self,
-        flipped: list[Tensor],
-        targets: list[Tensor],
-        prefixes: dict[int, Tensor],
-        suffix: Tensor,
-        weighted: Tensor,
-        factor: float,
-    ) -> None:
-        """Gradients of layers m … 1: δ_m = (W_L ⋯ W_{m+1})ᵀ E S, δ_{ℓ−1} = W_ℓᵀ δ_ℓ."""
-        up, delta = flipped[-1] if self.cut == self.depth - 1 else suffix.mT, weighted
-        for i in range(self.cut, 1, -1):
-            delta = torch.bmm(up, delta, out=self._below[i])
-            targets[i - 1].baddbmm_(delta, prefixes[i - 1].mT, alpha=factor)
-            up = flipped[i - 1]
-        targets[0].baddbmm_(up, delta, alpha=factor)
-
-    def _descend_above(
-        self,
-        flipped: list[Tensor],
-        targets: list[Tensor],
-        suffixes: dict[int, Tensor],
-        prefix: Tensor,
-        weighted: Tensor,
-        factor: float,
-    ) -> None:
-        """Gradients of layers m+1 … L: κ_m = E S (W_m ⋯ W_1)ᵀ, κ_ℓ = κ_{ℓ−1} W_ℓᵀ."""
-        down, kappa = flipped[0] if self.cut == 1 else prefix.mT, weighted
-        for i in range(self.cut + 1, self.depth):
-            kappa = torch.bmm(kappa, down, out=self._above[i - 1])
-            targets[i - 1].baddbmm_(suffixes[i].mT, kappa, alpha=factor)
-            down = flipped[i - 1]
-        targets[-1].baddbmm_(kappa, down, alpha=factor)
+            self._multiply_gram(gap, gram, weighted)
+        return weighted
 
     def losses(self, steps: slice = EVERY) -> Tensor:
         gaps, weighted = self.gaps[: self.used][steps], self.weighted[: self.used][steps]
@@ -239,6 +271,11 @@ class LinearBlock:
         count = len(range(self.used)[steps])
         if self.realisable:
             return self.gaps.new_zeros(count, self.chains)
-        grams = self.batch_grams if self.batch_grams.dim() == 2 else self.batch_grams[steps]
+        grams = self.batch_grams if len(self.batch_grams) == 1 else self.batch_grams[steps]
         values = _trace(self.centre_gap, self.centre_gap @ grams) / self.loss.widths[-1]
         return values.expand(count, self.chains)
+
+
+def _as_rows(matrices: Tensor) -> Tensor:
+    """(C, m, k) -> (1, C·m, k)."""
+    return matrices.flatten(0, 1).unsqueeze(0)

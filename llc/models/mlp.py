@@ -8,6 +8,7 @@ a step launches, not by arithmetic.
 
 from collections.abc import Sequence
 from copy import copy
+from itertools import pairwise
 from math import sqrt
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from llc.models.base import EVERY
 from llc.params import Params, derive
+from llc.products import products
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -134,22 +136,23 @@ class MLPBlock:
         self._deltas = [torch.empty_like(hidden) for hidden in self._hidden]
         self._ones = self.like.new_ones(1, 1, size).expand(self.chains, -1, -1)
         self._baselines = self.like.new_zeros(self.steps, self.chains)
+        self._products = [products(self.like, size, a, b) for a, b in pairwise(widths)]
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         layers, targets = derive(weights, _layers), derive(out, _layers)
         hidden, last = [self.inputs[step]], len(layers) - 1
         for i, (_, flipped, bias) in enumerate(layers):
             to = self._residual_views[step] if i == last else self._hidden[i + 1]
-            torch.baddbmm(bias, hidden[i], flipped, out=to)
+            self._products[i].add(bias, hidden[i], flipped, to)
             hidden.append(to.sub_(self.targets[step]) if i == last else to.relu_())
         factor = 2 * scale / (self.size * self.loss.widths[-1])
         delta = hidden[-1]
         for i in range(last, -1, -1):
             weight, _, bias = targets[i]
-            weight.baddbmm_(delta.mT, hidden[i], alpha=factor)
+            self._products[i].accumulate(weight, delta.mT, hidden[i], factor)
             bias.baddbmm_(self._ones, delta, alpha=factor)
             if i > 0:
-                back = torch.bmm(delta, layers[i][0], out=self._deltas[i])
+                back = self._products[i].multiply(delta, layers[i][0], self._deltas[i])
                 delta = torch.ops.aten.threshold_backward.grad_input(
                     back, hidden[i], 0, grad_input=back
                 )
