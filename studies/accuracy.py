@@ -21,10 +21,10 @@ from llc.estimate import estimate_llc
 from llc.figures import signed_errors
 from studies.networks import (
     Network,
-    curvature,
     machine_line,
     misses,
     nbeta,
+    small_step,
     teacher_and_loss,
 )
 
@@ -54,10 +54,8 @@ HEAD = (
 def row(network: Network) -> tuple[str, LLCEstimate, float, float]:
     """One line of the table, the estimate, λ at w*, and the seconds it took."""
     teacher, loss = teacher_and_loss(network, NUM_DATA)
-    height = curvature(loss, teacher.params, network.seed)
-    share = 0.1 if network.method == "random" else 0.03
     config = SGLDConfig(
-        epsilon=share / (nbeta(NUM_DATA) * height + 1) if height else 2e-7,
+        epsilon=small_step(network, loss, teacher.params, nbeta(NUM_DATA)),
         gamma=1.0,
         num_steps=NUM_STEPS[network.method],
         batch_size=NUM_DATA,

@@ -49,6 +49,18 @@ def curvature(loss: dln.LinearLoss, at: Params, seed: int) -> float:
     return largest_curvature(full_data, at, generator(Stream(seed), "probes"))
 
 
+def small_step(network: Network, loss: dln.LinearLoss, at: Params, nbeta: float) -> float:
+    """ε for full-data Langevin dynamics with γ = 1.
+
+    A tenth of 1/(nβ h + γ), h the largest curvature at w*, for `random` networks and a third of
+    that for `aligned_rank`, whose chains wander into steeper places; at w* = 0, which has no
+    curvature, 2e-7.
+    """
+    height = curvature(loss, at, network.seed)
+    share = 0.1 if network.method == "random" else 0.03
+    return share / (nbeta * height + 1) if height else 2e-7
+
+
 def nbeta(num_data: int) -> float:
     """n/log n."""
     return num_data / math.log(num_data)
