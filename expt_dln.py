@@ -38,6 +38,7 @@ def quick():
 @ex.main
 def main(_run, _config):
     config = parse(DLNConfig, _config)
+    keeper = tracking.keeper(_run)
     device = pick_device(config.device)
     dtype = getattr(torch, config.dtype)
     stream = partial(generator, Stream(config.seed))
@@ -63,7 +64,7 @@ def main(_run, _config):
         distances=config.do_compute_distance,
         progress=True,
     )
-    at_truth = estimate(truth, seed=config.seed)
+    at_truth = estimate(truth, seed=config.seed, keeper=keeper.part("truth"))
     known = teacher.local_coefficient()
     tracking.record(_run, **summary(at_truth))
     title = f"deep linear network {'-'.join(map(str, config.widths))}"
@@ -74,13 +75,13 @@ def main(_run, _config):
     record_geometry(_run, truth, stream, config)
 
     if config.do_training:
-        trained = train_network(_run, loss, config, device, dtype)
+        trained = train_network(_run, loss, config, device, dtype, keeper)
         if trained is None:
             status = "training diverged: lower training_config.learning_rate"
             record = {"lambdahat": None, "sgld_status": status}
             print(f"λ̂(trained): none, {status}")
         else:
-            at_trained = estimate(trained, seed=config.seed)
+            at_trained = estimate(trained, seed=config.seed, keeper=keeper.part("trained"))
             record = summary(at_trained)
             save(_run, at_trained, None, "trained_", f"{title}, at the trained parameter")
             print(report("λ̂(trained)", at_trained, None, verbose=config.verbose))
@@ -92,15 +93,18 @@ def main(_run, _config):
     return None if math.isnan(at_truth.mean) else at_truth.mean
 
 
-def train_network(_run, loss, config: DLNConfig, device, dtype) -> Params | None:
+def train_network(_run, loss, config: DLNConfig, device, dtype, keeper) -> Params | None:
     """Train from a fresh initialisation; None if the parameters end non-finite."""
-    stream = Stream(config.seed)
-    start = dln.init(config.widths, generator(stream, "training"), dtype)
-    steps = config.training_config.num_steps
-    (end,) = train(loss, to(start, device, dtype), config.training_config, stream, steps)
-    tracking.log_curve(_run, "training_losses", range(steps), end.losses)
-    finite = all(bool(leaf.isfinite().all()) for leaf in end.params.values())
-    return end.params if finite else None
+    stream, steps = Stream(config.seed), config.training_config.num_steps
+    start = to(dln.init(config.widths, generator(stream, "training"), dtype), device, dtype)
+    kept = keeper.kept("trained")
+    if kept is None:
+        *_, end = train(loss, start, config.training_config, stream, steps, keeper)
+        kept = {"params": end.params, "losses": end.losses}
+        keeper.keep("trained", kept)
+    tracking.log_curve(_run, "training_losses", range(steps), kept["losses"])
+    params = to(kept["params"], device, dtype)
+    return params if all(bool(leaf.isfinite().all()) for leaf in params.values()) else None
 
 
 def record_truth(_run, teacher: Teacher, config: DLNConfig) -> None:

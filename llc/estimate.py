@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from llc.checkpoints import Keeper
 from llc.config import SGLDConfig
 from llc.diagnostics import LLCEstimate, summarise
 from llc.models.base import StackedLoss
@@ -34,6 +35,7 @@ def estimate_llc(
     distances: bool = False,
     companions: bool = True,
     progress: bool = False,
+    keeper: Keeper | None = None,
 ) -> LLCEstimate:
     """λ̂(w*) = nβ (E[L(w)] − L(w*)), w from the local posterior around w*, by SGLD.
 
@@ -44,7 +46,8 @@ def estimate_llc(
     nbeta: n·β, for β = 1/log n: n/log n. sgld_config: ε, γ, lengths, chains, batches. seed: names
     the random streams. full_data_trace: take L over all data at every draw instead of the step's
     minibatch. distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
-    (with four chains a third more steps), which the status needs to be trustworthy.
+    (with four chains a third more steps), which the status needs to be trustworthy. keeper: where
+    to leave the chains when stopped, and to take them up again.
     Returns: an `LLCEstimate`; failure inside sampling is its `status`, never an exception.
     Raises: ValueError for a centre that is not finite, nβ ≤ 0, or a batch larger than the data.
     """
@@ -58,6 +61,7 @@ def estimate_llc(
         distances=distances,
         companions=companions,
         progress=progress,
+        keeper=keeper,
     )[0]
 
 
@@ -72,6 +76,7 @@ def estimate_llc_stack(
     distances: bool = False,
     companions: bool = True,
     progress: bool = False,
+    keeper: Keeper | None = None,
 ) -> list[LLCEstimate]:
     """`estimate_llc` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
@@ -100,17 +105,25 @@ def estimate_llc_stack(
         full_data_trace=full_data_trace,
         distances=distances,
     )
+    keeper = keeper or Keeper()
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, config.num_chains)
-    trace = sample(
-        posterior,
-        _sgld(config.epsilon, CHECK_PERIOD),
-        schedule,
-        [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
-        label="chains from w*" if progress else None,
-    )._replace(last={})  # not needed any more, and as large as the stack
+    kept = keeper.kept("chains")
+    trace = (
+        Trace(**kept)
+        if kept
+        else sample(
+            posterior,
+            _sgld(config.epsilon, CHECK_PERIOD),
+            schedule,
+            [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
+            label="chains from w*" if progress else None,
+            keeper=keeper,
+        )._replace(last={})  # not needed any more, and as large as the stack
+    )
+    keeper.keep("chains", trace._asdict())
     cooled = None
     if companions:
-        cooled = _cool(loss, centres, nbeta, config, schedule, seeds, progress)
+        cooled = _cool(loss, centres, nbeta, config, schedule, seeds, progress, keeper)
     estimates = []
     for i in range(len(seeds)):
         own = trace.chains(slice(i * config.num_chains, (i + 1) * config.num_chains))
@@ -127,6 +140,7 @@ def _cool(
     schedule: Schedule,
     seeds: Sequence[int],
     progress: bool,
+    keeper: Keeper,
 ) -> Trace:
     """Companion chains: heated, cooled in stages, then sampled at the posterior's own temperature.
 
@@ -134,22 +148,29 @@ def _cool(
     diffuses H times as fast and spreads wider than the posterior in every direction.
     """
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS)
-    where, trace, seconds, gradients = None, None, 0.0, 0.0
     heat = _heat(config)
-    for phase, (power, share) in enumerate(COOLING, start=1):
+    kept = keeper.kept("cooled") or {"stages": 0, "trace": None}
+    trace = Trace(**kept["trace"]) if kept["stages"] else None
+    for stage, (power, share) in enumerate(COOLING[kept["stages"] :], start=kept["stages"] + 1):
         temperature = heat**power
+        before = trace
         trace = sample(
             replace(posterior, nbeta=nbeta / temperature),
             _sgld(temperature * config.epsilon, CHECK_PERIOD if temperature == 1 else None),
             replace(schedule, num_steps=max(1, round(config.num_steps * share)), distances=False),
-            [Stream(seed, chain, phase) for seed in seeds for chain in range(COMPANIONS)],
-            start=where,
+            [Stream(seed, chain, stage) for seed in seeds for chain in range(COMPANIONS)],
+            start=before and before.last,
             label=f"from above, {temperature:.3g}×" if progress else None,
+            keeper=keeper,
+            name=f"companions {stage}",
         )
-        where, seconds = trace.last, seconds + trace.seconds
-        gradients += trace.gradients
+        if before is not None:
+            trace = trace._replace(
+                seconds=trace.seconds + before.seconds, gradients=trace.gradients + before.gradients
+            )
+        keeper.keep("cooled", {"stages": stage, "trace": trace._asdict()})
     assert trace is not None
-    return trace._replace(last={}, seconds=seconds, gradients=gradients)
+    return trace._replace(last={})
 
 
 def _heat(config: SGLDConfig) -> float:

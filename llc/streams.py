@@ -5,7 +5,7 @@ nor on the block length, so that results do not depend on how the work was cut u
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,15 @@ class NormalSource:
         for row, source in zip(self.rows, self.generators, strict=True):
             row[:steps].normal_(generator=source)
         return self.rows[:, :steps]
+
+    def state(self) -> list[Tensor]:
+        """Where each generator stands."""
+        return [source.get_state() for source in self.generators]
+
+    def restore(self, state: list[Tensor]) -> None:
+        """Go on from a `state`."""
+        for source, where in zip(self.generators, state, strict=True):
+            source.set_state(where)
 
 
 class ShuffledBatches:
@@ -90,6 +99,17 @@ class ShuffledBatches:
         indices = index.int().unsqueeze(1).expand(shape).reshape(-1)
         self.step += steps
         return self._permute(indices, bases).view(shape)
+
+    def state(self) -> dict[str, Any]:
+        """Where the epochs and each generator stand."""
+        states = [source.get_state() for source in self.generators]
+        return {"step": self.step, "tables": self.tables, "generators": states}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.step, self.tables = state["step"], state["tables"].to(self.device)
+        for source, where in zip(self.generators, state["generators"], strict=True):
+            source.set_state(where)
 
     def _keep_epochs(self, first: int, last: int) -> None:
         """Round tables (C, epochs first … last, rounds, a); each epoch is drawn once."""

@@ -56,6 +56,8 @@ PER_CHAIN = (
     "centre_loss",
 )
 
+RECORDED = ("loss", "baseline", "distance", "diverged_at", "done", "checked")
+
 
 class Recorder:
     """Preallocated traces of one stack on its device; nothing is fetched until asked."""
@@ -99,6 +101,21 @@ class Recorder:
         self.checks.update({self.done + step: check for step, check in info.checks.items()})
         self.done += count
         self.last = block.positions[-1]
+
+    def state(self) -> dict[str, Any]:
+        """What was recorded so far."""
+        return {name: getattr(self, name) for name in RECORDED} | {
+            "checks": {step: tuple(check) for step, check in self.checks.items()}
+        }
+
+    def restore(self, state: dict[str, Any], last: Stack) -> None:
+        """Go on from a `state`, at the position `last`."""
+        device = self.loss.device
+        for name in RECORDED:
+            value = state[name]
+            setattr(self, name, value.to(device) if isinstance(value, Tensor) else value)
+        self.checks = {step: Check(*values) for step, values in state["checks"].items()}
+        self.last = last
 
     def all_diverged(self) -> bool:
         """Look at the draws since the last look; waits for the device."""

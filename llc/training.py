@@ -1,11 +1,12 @@
 """Minibatch training that yields checkpoints, on the same gradients the samplers use."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from llc.checkpoints import Keeper
 from llc.config import TrainingConfig
 from llc.models.base import StackedLoss, block_steps
 from llc.params import Layout, Params, stack, unstack
@@ -21,14 +22,21 @@ class Checkpoint(NamedTuple):
 
 
 def train(
-    loss: StackedLoss, start: Params, config: TrainingConfig, stream: Stream, every: int
+    loss: StackedLoss,
+    start: Params,
+    config: TrainingConfig,
+    stream: Stream,
+    every: int,
+    keeper: Keeper | None = None,
 ) -> Iterator[Checkpoint]:
-    """Train one network from `start` and yield it every `every` steps and at the last one.
+    """Train one network and yield it at the start, every `every` steps and at the last one.
 
     Plain SGD (with momentum where given) or Adam, from torch.optim, on L_B alone; minibatches in
     shuffled epochs. A training that blows up yields non-finite losses and parameters: the caller
-    decides what that means.
+    decides what that means. With a `keeper` an earlier run's training is taken up, beginning with
+    the checkpoint it had yielded last if it was stopped there.
     """
+    keeper = keeper or Keeper()
     layout = Layout(loss.shapes, 1)
     weights = layout.pack(stack([start]))
     gradient = layout.stack(torch.zeros_like(weights.flat))
@@ -40,20 +48,40 @@ def train(
     )
     block = block_steps(loss, config.batch_size, chains=1)
     batches = loss.block(weights.leaves, loss.reference(weights.leaves), block)
-    losses, done = [], 0
-    while done < config.num_steps:
-        count = min(block, every - done % every, config.num_steps - done)
-        batches.load(count, indices.draw(count))
-        for step in range(count):
-            gradient.flat.zero_()
-            batches.add_gradient(step, weights.leaves, gradient.leaves, 1.0)
-            optimiser.step()
-        done += count
-        losses.append(batches.losses().squeeze(1).clone())
-        if done % every == 0 or done == config.num_steps:
-            params = {name: leaf.clone() for name, leaf in unstack(weights.leaves, 0).items()}
-            yield Checkpoint(done, params, torch.cat(losses))
-            losses = []
+    losses = weights.flat.new_empty(0)
+    done = 0
+
+    def state() -> dict[str, Any]:
+        return {
+            "done": done,
+            "weights": weights.flat,
+            "optimiser": optimiser.state_dict(),
+            "batches": indices.state(),
+            "losses": losses,
+        }
+
+    if left := keeper.left("training"):
+        done, losses = left["done"], left["losses"].to(device)
+        weights.flat.copy_(left["weights"])
+        optimiser.load_state_dict(left["optimiser"])
+        indices.restore(left["batches"])
+    with keeper.holding("training", state):
+        while True:
+            if done % every == 0 or done == config.num_steps:
+                params = {name: leaf.clone() for name, leaf in unstack(weights.leaves, 0).items()}
+                yield Checkpoint(done, params, losses)
+                losses = losses[:0]
+            if done == config.num_steps:
+                return
+            count = min(block, every - done % every, config.num_steps - done)
+            batches.load(count, indices.draw(count))
+            for step in range(count):
+                gradient.flat.zero_()
+                batches.add_gradient(step, weights.leaves, gradient.leaves, 1.0)
+                optimiser.step()
+            done += count
+            losses = torch.cat([losses, batches.losses().squeeze(1)])
+            keeper.tick()
 
 
 def _optimiser(weights: Tensor, config: TrainingConfig) -> torch.optim.Optimizer:

@@ -179,7 +179,7 @@ def test_each_centre_may_have_targets_of_its_own():
 def test_companions_are_heated_and_cooled_and_go_on_where_they_were(monkeypatch):
     calls = []
 
-    def spy(posterior, build, schedule, streams, *, start=None, label=None):
+    def spy(posterior, build, schedule, streams, *, start=None, **_):
         trace = sample(posterior, build, schedule, streams, start=start)
         noise = build(posterior).noise.scale ** 2
         calls.append((posterior.nbeta, noise, schedule.num_steps, streams, start, trace.last))

@@ -80,7 +80,7 @@ def test_threads_change_nothing(kind, model, targets, shared, monkeypatch):
     before = torch.get_num_threads()
     traces = []
     for small, threads in ((20_000, 1), (20_000, 2), (0, 1), (0, 2), (0, 3), (0, 8)):
-        monkeypatch.setattr(llc.sampling, "SMALL", small)
+        monkeypatch.setattr(llc.sampling.threads, "SMALL", small)
         torch.set_num_threads(threads)
         try:
             traces.append(sample(posterior, lambda p: sgld(p, EPSILON, 7), schedule, streams))
@@ -195,7 +195,7 @@ def test_start_is_where_the_chains_begin_and_nothing_is_modified():
 
 
 def test_an_error_on_one_thread_reaches_the_caller(monkeypatch):
-    monkeypatch.setattr(llc.sampling, "SMALL", 0)
+    monkeypatch.setattr(llc.sampling.threads, "SMALL", 0)
 
     def fail(posterior):
         raise RuntimeError("no sampler")
@@ -250,7 +250,7 @@ def test_sampling_stops_early_when_every_chain_has_diverged(dimension):
 
 
 def test_chain_groups_that_diverge_early_are_padded(monkeypatch):
-    monkeypatch.setattr(llc.sampling, "SMALL", 0)
+    monkeypatch.setattr(llc.sampling.threads, "SMALL", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -44,7 +44,10 @@ class Info(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """`init` makes the carried state, `advance` turns (state, block) into (state, info)."""
+    """`init` makes the carried state, `advance` turns (state, block) into (state, info).
+
+    A state is a named tuple of tensors and numbers; its first field is `position`, the stack w_t.
+    """
 
     noise: Noise
     init: Callable[[Stack], Any]

@@ -7,6 +7,7 @@ A script reads from top to bottom:
     @ex.main
     def main(_run, _config):
         config = parse(DLNConfig, _config)
+        keeper = tracking.keeper(_run)      # loops that hold their state there can be resumed
         ...
         tracking.record(_run, lambdahat=..., rhat=...)
         tracking.log_curve(_run, "loss_trace", steps, values)
@@ -22,19 +23,21 @@ Exit codes of `tracking.run`:
     0    the run completed and its record is whole
     1    the run failed (a traceback is shown), or it ended but its record could not be written
     2    bad input: one line on stderr, before any work
-    75   interrupted by SIGTERM or SIGUSR2 (status INTERRUPTED; worth starting again)
+    75   interrupted by SIGTERM or SIGUSR2 (status INTERRUPTED; the same command again goes on)
     130  interrupted by Ctrl-C (status INTERRUPTED)
 """
 
 from llc.tracking.commandline import run
 from llc.tracking.experiments import experiment
 from llc.tracking.interrupts import Interrupted
+from llc.tracking.resuming import keeper
 from llc.tracking.writing import artifact, log_curve, plain, record, run_directory
 
 __all__ = [
     "Interrupted",
     "artifact",
     "experiment",
+    "keeper",
     "log_curve",
     "plain",
     "record",

@@ -18,6 +18,7 @@ from llc.config import ConfigError, as_plain, parse
 from llc.tracking.interrupts import Interrupted, interruptible
 from llc.tracking.observers import incomplete_record, prepare_observers
 from llc.tracking.quiet_sacred import get_config_updates, print_filtered_stacktrace
+from llc.tracking.resuming import release
 
 COMPLETED, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -71,6 +72,7 @@ def _execute(ex: Any, argv: Sequence[str]) -> int:
         _show_failure(sacred_run.pdb)
         return FAILED
     finally:
+        release(sacred_run)
         problem = incomplete_record(sacred_run)
         if problem:
             _say(f"error: {problem}")

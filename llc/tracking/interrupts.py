@@ -29,7 +29,11 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible(ex: Any) -> Iterator[None]:
-    """Raise `Interrupted` at the first signal; ignore more while the run of `ex` winds up."""
+    """Raise `Interrupted` at the first signal; ignore more while the run of `ex` winds up.
+
+    Where a loop of a resumable run is under way, it is left to write its state at its next step
+    and to end there; if no step ends within the grace, the run ends all the same.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -41,13 +45,28 @@ def interruptible(ex: Any) -> Iterator[None]:
         winding_up = run is not None and run.status not in (None, "RUNNING")
         now = time.monotonic()
         # After the grace a signal counts again: the first one may have been lost in a __del__.
-        if not winding_up and now - raised_at >= GRACE_SECONDS:
-            raised_at = now
+        if winding_up or now - raised_at < GRACE_SECONDS:
+            return
+        raised_at = now
+        keeper = getattr(run, "keeper", None)
+        if keeper is None or not keeper.at_work:
             raise Interrupted(signum)
+        keeper.stop(Interrupted(signum))
+
+        def lose_patience(_: int, __: Any) -> None:
+            if keeper.writing:
+                signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+            elif run.status == "RUNNING":
+                raise Interrupted(signum)
+
+        signal.signal(signal.SIGALRM, lose_patience)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     previous = {signum: signal.signal(signum, handle) for signum in SIGNALS}
+    previous[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in previous.items():
             signal.signal(signum, handler)

@@ -1,0 +1,127 @@
+"""Prepares blocks: noise and minibatches of K steps in one go."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llc.models.base import LossBlock, block_steps
+from llc.params import Stack
+from llc.posterior import LocalPosterior
+from llc.samplers.base import Block, Sampler
+from llc.sampling.threads import pool
+from llc.streams import NormalSource, ShuffledBatches, Stream
+
+Halt = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to sample, on what, and what to keep."""
+
+    num_steps: int
+    batch_size: int  # n: full-data gradients, and no batch is drawn
+    thin: int = 1  # keep every `thin`-th draw
+    shared_batches: bool = False  # one minibatch for all chains instead of one each
+    full_data_trace: bool = False  # trace L_n(w_t) instead of the minibatch loss
+    distances: bool = False  # trace ‖w_t − w*‖
+
+
+class Feed:
+    """Prepares blocks, in turn, in a ring of slots that are allocated once."""
+
+    def __init__(
+        self,
+        posterior: LocalPosterior,
+        sampler: Sampler,
+        schedule: Schedule,
+        streams: Sequence[Stream],
+        *,
+        ahead: bool,
+    ) -> None:
+        layout, like = posterior.layout, posterior.centre.flat
+        self.layout, self.noise, self.num_steps = layout, sampler.noise, schedule.num_steps
+        # On CUDA the normals depend on how many are drawn at once: there K must not depend on the
+        # stack, nor on the length of the run.
+        chains = posterior.chains if like.device.type == "cpu" else 1
+        self.steps = block_steps(posterior.loss, schedule.batch_size, chains)
+        self.normals = NormalSource(streams, layout.size, self.steps, like)
+        self.indices: ShuffledBatches | None = None
+        if schedule.batch_size < posterior.loss.num_examples:
+            keys = list(streams)
+            if schedule.shared_batches:  # the chains of one seed share a stream, wherever they run
+                keys = [stream._replace(chain=0) for stream in streams]
+                keys = keys[:1] if len(set(keys)) == 1 else keys
+            self.indices = ShuffledBatches(
+                keys, posterior.loss.num_examples, schedule.batch_size, like.device
+            )
+        self.posterior, self.like = posterior, like
+        self.asked = 0  # steps prepared, or being prepared
+        self.turn = 0
+        count = min(3, -(-self.num_steps // self.steps))
+        self.slots = [self._slot() for _ in range(count if ahead else min(count, 2))]
+
+    def blocks(self, halt: Halt, *, ahead: bool) -> Iterator[Block]:
+        """The blocks that are left, up to `halt`, but at least one; the next is prepared
+        meanwhile with `ahead`.
+
+        A block is valid until two more have been asked for: its last position is where the next
+        one starts.
+        """
+        if not ahead:
+            while self.asked < self.num_steps:
+                yield self._prepare(*self._next())
+                if halt():
+                    return
+            return
+        if self.asked == self.num_steps:
+            return
+        with pool(1, threads=1) as worker:
+            pending = worker.submit(self._prepare, *self._next())
+            while self.asked < self.num_steps and not halt():
+                block = pending.result()
+                pending = worker.submit(self._prepare, *self._next())
+                yield block
+            yield pending.result()
+
+    def _next(self) -> "tuple[Slot, int]":
+        """The slot and the length of the next block."""
+        length = min(self.steps, self.num_steps - self.asked)
+        self.asked += length
+        self.turn += 1
+        return self.slots[self.turn % len(self.slots)], length
+
+    def state(self) -> dict[str, Any]:
+        """Where the random streams stand, between two blocks."""
+        batches = None if self.indices is None else self.indices.state()
+        return {"asked": self.asked, "normals": self.normals.state(), "batches": batches}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.asked = state["asked"]
+        self.normals.restore(state["normals"])
+        if self.indices is not None:
+            self.indices.restore(state["batches"])
+
+    def _slot(self) -> "Slot":
+        flat = self.like.new_empty(self.steps, self.layout.total)
+        return Slot(
+            flat, [self.layout.stack(row) for row in flat], self.posterior.block(self.steps)
+        )
+
+    @torch.no_grad()
+    def _prepare(self, slot: "Slot", steps: int) -> Block:
+        rows = self.normals.draw(self.steps)[:, :steps]
+        self.layout.scatter(rows, slot.flat[:steps], self.noise.shift, self.noise.scale)
+        slot.batches.load(steps, None if self.indices is None else self.indices.draw(steps))
+        return Block(slot.positions[:steps], slot.flat[:steps], slot.batches)
+
+
+class Slot(NamedTuple):
+    """Room for one block."""
+
+    flat: Tensor  # (K, total): noise on arrival, the trajectory afterwards
+    positions: list[Stack]
+    batches: LossBlock
