@@ -4,7 +4,8 @@ A stream is named by (seed, chain, purpose); it does not depend on how many chai
 nor on the block length, so that results do not depend on how the work was cut up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,19 @@ def generator(stream: Stream, purpose: str, device: torch.device | str = "cpu") 
     key = (stream.chain, stream.phase, PURPOSES.index(purpose))
     state = np.random.SeedSequence(stream.seed, spawn_key=key).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+@contextmanager
+def drawing_from(source: torch.Generator) -> Iterator[None]:
+    """Whatever draws from torch's global CPU generator inside draws what `source` determines.
+
+    For code that takes no generator, such as PyTorch's own initialisations. The global generator is
+    put back afterwards; no other thread should draw from it meanwhile.
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=source, device=source.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach CUDA's too
+        yield
 
 
 class NormalSource:

@@ -1,4 +1,4 @@
-"""A module of `llc` imports only from modules above it, and few know Sacred or ArviZ."""
+"""A module of `llc` imports only from modules above it; few know Sacred, ArviZ or torchvision."""
 
 import ast
 from pathlib import Path
@@ -9,12 +9,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # fmt: off
 ORDER = [
-    "theory", "config", "devices", "checkpoints", "params", "products", "streams", "models", "data",
+    "theory", "config", "devices", "checkpoints", "params", "products", "streams", "vision", "models",
+    "data",
     "posterior", "training", "samplers", "trace", "sampling", "diagnostics", "estimate",
     "calibrate", "geometry", "figures", "tracking", "reporting", "records", "commands",
 ]
 # fmt: on
-CONFINED = {"sacred": {"tracking", "records"}, "arviz": {"diagnostics", "figures"}}
+CONFINED = {
+    "sacred": {"tracking", "records"},
+    "arviz": {"diagnostics", "figures"},
+    "torchvision": {"vision"},
+    "sklearn": {"data"},
+}
 
 FILES = sorted(ROOT.glob("llc/**/*.py"))
 

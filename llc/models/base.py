@@ -7,6 +7,7 @@ step by step.
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from llc.params import Params, Shapes, count
@@ -72,3 +73,13 @@ def block_steps(loss: StackedLoss, batch_size: int, chains: int) -> int:
     by_size = BLOCK_PARAMETERS // (chains * count(loss.shapes))
     by_data = BLOCK_DATA // (chains * loss.numbers_per_step(batch_size))
     return max(1, min(BLOCK_STEPS, by_size, by_data))
+
+
+def rows_of_each(table: Tensor, indices: Tensor) -> Tensor:
+    """Rows `indices` (K, S, B) of `table` (T, n, f), stream by stream where T > 1: (K, ·, B, f)."""
+    sets, examples, features = table.shape
+    if sets > 1:
+        offsets = torch.arange(sets, device=table.device, dtype=torch.int64).view(1, -1, 1)
+        indices = indices + offsets * examples
+    rows = table.reshape(sets * examples, features).index_select(0, indices.flatten())
+    return rows.view(*indices.shape, features)

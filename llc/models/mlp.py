@@ -14,7 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from llc.models.base import EVERY
+from llc.models.base import EVERY, rows_of_each
 from llc.params import Params, derive
 from llc.products import products
 
@@ -120,10 +120,10 @@ class MLPBlock:
         self._allocate(size)
         rows = loss.inputs.index_select(0, indices.flatten())
         self.inputs = list(rows.view(steps, streams, size, -1).expand(-1, chains, -1, -1))
-        targets = _rows_of_each(loss.targets, indices)
+        targets = rows_of_each(loss.targets, indices)
         self.targets = list(targets.expand(-1, chains, -1, -1))
         if not self.realisable:
-            values = _rows_of_each(self.centre_losses.unsqueeze(-1), indices)
+            values = rows_of_each(self.centre_losses.unsqueeze(-1), indices)
             self._baselines = values.squeeze(-1).mean(-1).expand(-1, chains)
 
     def _allocate(self, size: int) -> None:
@@ -171,13 +171,3 @@ def _layers(params: Params) -> list[tuple[Tensor, Tensor, Tensor]]:
         (weight, weight.mT, bias.unsqueeze(1))
         for weight, bias in zip(leaves[::2], leaves[1::2], strict=True)
     ]
-
-
-def _rows_of_each(table: Tensor, indices: Tensor) -> Tensor:
-    """Rows `indices` (K, S, B) of `table` (T, n, f), stream by stream where T > 1: (K, ·, B, f)."""
-    sets, examples, features = table.shape
-    if sets > 1:
-        offsets = torch.arange(sets, device=table.device, dtype=torch.int64).view(1, -1, 1)
-        indices = indices + offsets * examples
-    rows = table.reshape(sets * examples, features).index_select(0, indices.flatten())
-    return rows.view(*indices.shape, features)
