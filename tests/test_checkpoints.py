@@ -115,7 +115,7 @@ def test_a_trace_whose_chains_all_diverged_ends_where_it_did(tmp_path, monkeypat
 
 @pytest.mark.parametrize("optim", ["sgd", "adam"])
 def test_training_goes_on_to_the_last_bit(optim, tmp_path, monkeypatch):
-    monkeypatch.setattr("llc.training.block_steps", lambda *_, **__: 4)
+    monkeypatch.setattr("llc.training.stacked.block_steps", lambda *_, **__: 4)
     loss, centre = problem(LinearLoss, dln)
     config = TrainingConfig(optim=optim, learning_rate=1e-3, num_steps=70, batch_size=6)
 

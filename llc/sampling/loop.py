@@ -72,6 +72,7 @@ def sample(
         unit="step",
         desc=label,
         disable=silent,
+        leave=None,  # below the bar of a training it goes when it is done
     )
     threads = torch.get_num_threads()
     with (
