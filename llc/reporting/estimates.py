@@ -1,4 +1,4 @@
-"""One way to record, draw and print an estimate, for every experiment script."""
+"""An estimate at one parameter: its record, its pictures, its words."""
 
 import math
 import resource
@@ -38,8 +38,13 @@ def summary(estimate: LLCEstimate) -> dict[str, Any]:
         "full_data_gradients": estimate.gradients,
         "sampling_seconds": trace.seconds,
         "companion_seconds": estimate.companion_seconds,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, title: str) -> None:
