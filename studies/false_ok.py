@@ -29,7 +29,6 @@ NUM_DATA = 100_000
 PAGE = Path(__file__).parents[1] / "docs" / "false_ok.md"
 
 
-
 class Plan(NamedTuple):
     """A network and its run."""
 
