@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # fmt: off
 ORDER = [
     "theory", "config", "devices", "params", "products", "streams", "models", "data", "posterior",
-    "training", "samplers", "trace", "sampling", "diagnostics", "estimate", "calibrate", "geometry",
-    "figures", "tracking", "reporting", "records", "commands",
+    "training", "samplers", "trace", "sampling", "mixing", "diagnostics", "estimate", "calibrate",
+    "geometry", "figures", "tracking", "reporting", "records", "commands",
 ]
 # fmt: on
 CONFINED = {"sacred": {"tracking", "records"}, "arviz": {"diagnostics", "figures"}}
