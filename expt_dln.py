@@ -97,7 +97,7 @@ def train_network(_run, loss, config: DLNConfig, device, dtype) -> Params | None
     stream = Stream(config.seed)
     start = dln.init(config.widths, generator(stream, "training"), dtype)
     steps = config.training_config.num_steps
-    (end,) = train(loss, to(start, device, dtype), config.training_config, stream, steps)
+    *_, end = train(loss, to(start, device, dtype), config.training_config, stream, steps)
     tracking.log_curve(_run, "training_losses", range(steps), end.losses)
     finite = all(bool(leaf.isfinite().all()) for leaf in end.params.values())
     return end.params if finite else None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llc.config import TrainingConfig
 from llc.models.base import StackedLoss, block_steps
-from llc.params import Layout, Params, stack, unstack
+from llc.params import Layout, Params, Stack, stack, unstack
 from llc.streams import ShuffledBatches, Stream
 
 
@@ -19,11 +19,17 @@ class Checkpoint(NamedTuple):
     params: Params  # unstacked, a copy
     losses: Tensor  # minibatch losses of the steps since the last checkpoint, each before its step
 
+    @classmethod
+    def of(cls, step: int, weights: Stack, losses: list[Tensor]) -> "Checkpoint":
+        """A copy of `weights`, a stack of one."""
+        params = {name: leaf.clone() for name, leaf in unstack(weights.leaves, 0).items()}
+        return cls(step, params, torch.cat(losses) if losses else weights.flat.new_empty(0))
+
 
 def train(
     loss: StackedLoss, start: Params, config: TrainingConfig, stream: Stream, every: int
 ) -> Iterator[Checkpoint]:
-    """Train one network from `start` and yield it every `every` steps and at the last one.
+    """Train one network and yield `start`, then the network every `every` steps and at the last.
 
     Plain SGD (with momentum where given) or Adam, from torch.optim, on L_B alone; minibatches in
     shuffled epochs. A training that blows up yields non-finite losses and parameters: the caller
@@ -40,7 +46,9 @@ def train(
     )
     block = block_steps(loss, config.batch_size, chains=1)
     batches = loss.block(weights.leaves, loss.reference(weights.leaves), block)
-    losses, done = [], 0
+    losses: list[Tensor] = []
+    done = 0
+    yield Checkpoint.of(done, weights, losses)
     while done < config.num_steps:
         count = min(block, every - done % every, config.num_steps - done)
         batches.load(count, indices.draw(count))
@@ -51,8 +59,7 @@ def train(
         done += count
         losses.append(batches.losses().squeeze(1).clone())
         if done % every == 0 or done == config.num_steps:
-            params = {name: leaf.clone() for name, leaf in unstack(weights.leaves, 0).items()}
-            yield Checkpoint(done, params, torch.cat(losses))
+            yield Checkpoint.of(done, weights, losses)
             losses = []
 
 
