@@ -1,12 +1,18 @@
 """One way to record, draw and print an estimate, for every experiment script."""
 
 import math
+import re
 import resource
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import xarray as xr
 
 from llc import tracking
 from llc.diagnostics import LLCEstimate, to_inference_data
-from llc.figures import estimate_figure
+from llc.figures import estimate_figure, training_curve
 
 CURVES = {"loss": "loss_trace", "distance": "sgld_distances"}
 
@@ -38,8 +44,98 @@ def summary(estimate: LLCEstimate) -> dict[str, Any]:
         "full_data_gradients": estimate.gradients,
         "sampling_seconds": trace.seconds,
         "companion_seconds": estimate.companion_seconds,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def checkpoint_record(estimate: LLCEstimate) -> dict[str, Any]:
+    """What is kept of an estimate that is one of many along a training."""
+    return {
+        "lambdahat": estimate.mean,
+        "lambdahat_se": estimate.standard_error,
+        "init_loss": estimate.init_loss,
+        "sgld_status": estimate.status,
+        "num_diverged_chains": estimate.num_diverged_chains,
+        "share_below_centre": estimate.share_below,
+        "loss_trace": estimate.trace.loss,
+        "baseline_trace": estimate.trace.baseline,
+    }
+
+
+def save_checkpoints(
+    _run: Any, records: Sequence[Mapping[str, Any]], draws: Sequence[int], nbeta: float
+) -> None:
+    """Scalars of all checkpoints so far into `info`, their traces into `traces.nc`.
+
+    `records`: `t` and what `checkpoint_record` gives. `draws`: the SGLD steps that were recorded.
+    """
+    scalars = [
+        {key: value for key, value in record.items() if not key.endswith("_trace")}
+        for record in records
+    ]
+    tracking.record(_run, records=scalars, sgld_statuses=kinds(records))
+    dims = ("checkpoint", "chain", "draw")
+    data = xr.Dataset(
+        {
+            name: (dims, np.stack([record[f"{name}_trace"] for record in records]))
+            for name in ("loss", "baseline")
+        },
+        coords={"checkpoint": [record["t"] for record in records], "draw": list(draws)},
+        attrs={"nbeta": nbeta},
+    )
+    with tracking.artifact(_run, "traces.nc") as path:
+        data.to_netcdf(path, engine="h5netcdf")
+
+
+def save_training_curve(
+    _run: Any, records: Sequence[Mapping[str, Any]], name: str, title: str
+) -> None:
+    """The picture of λ̂ and the loss along training, as the artifact `name`."""
+    steps, losses, llcs = (
+        np.array([record[key] for record in records]) for key in ("t", "train_loss", "lambdahat")
+    )
+    with tracking.artifact(_run, name) as path:
+        training_curve(steps, losses, llcs, title).savefig(path, dpi=150)
+
+
+def kinds(records: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """How many checkpoints have each kind of status: the words before its details."""
+    return Counter(_kind(record) for record in records)
+
+
+def _kind(record: Mapping[str, Any]) -> str:
+    return re.split(r":? at step |: ", record["sgld_status"])[0]
+
+
+def checkpoint_line(record: Mapping[str, Any]) -> str:
+    """One checkpoint, for a person at a terminal."""
+    return (
+        f"t = {record['t']:<8,} loss {record['train_loss']:<9.3g} λ̂ {_value(record):<14} "
+        f"λ {record['true_lambda']:g} (rank {record['true_rank']})  {_kind(record)}"
+    )
+
+
+def _value(record: Mapping[str, Any]) -> str:
+    if math.isnan(record["lambdahat"]):
+        return "none"
+    return f"{record['lambdahat']:.2f} ± {record['lambdahat_se']:.2g}"
+
+
+def training_report(records: Sequence[Mapping[str, Any]], training_status: str) -> str:
+    """The first and the last checkpoint, and how many have which status."""
+    lines = [f"training: {training_status}"]
+    if records:
+        counts = kinds(records)
+        lines += [checkpoint_line(records[0]), checkpoint_line(records[-1])]
+        lines.append("status: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+        if below := counts["below the centre"]:
+            lines.append(f"warning: at {below} checkpoints w* is no minimum, and λ̂ is biased")
+    return "\n".join(lines)
 
 
 def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, title: str) -> None:

@@ -30,6 +30,12 @@ def generator(stream: Stream, purpose: str, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
+def derived_seed(seed: int, index: int) -> int:
+    """The seed of part `index` of a run: distinct from other parts', whatever order they run in."""
+    state = np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)
+    return int(state[0])
+
+
 class NormalSource:
     """Standard normals for K steps of each chain, from that chain's own generator."""
 

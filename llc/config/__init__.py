@@ -24,6 +24,7 @@ from llc.config.rules import (
     Positive,
     Within,
 )
+from llc.config.saddle import SaddleConfig
 from llc.config.shared import (
     Device,
     DType,
@@ -49,6 +50,7 @@ __all__ = [
     "OneOf",
     "Positive",
     "SGLDConfig",
+    "SaddleConfig",
     "Seed",
     "TrainingConfig",
     "TrueParamConfig",
