@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench accuracy false-ok clean
+.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -34,6 +34,9 @@ accuracy: $(VENV)/.runtime  ## λ̂ against λ on twelve networks, write docs/ac
 
 false-ok: $(VENV)/.runtime  ## is `ok` to be believed? write docs/false_ok.md
 	$(BIN)/python -m studies.false_ok
+
+saddle: $(VENV)/.runtime  ## λ̂ along saddle-to-saddle training, write docs/saddle.md
+	$(BIN)/python -m studies.saddle
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

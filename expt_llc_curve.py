@@ -48,7 +48,7 @@ def main(_run, _config):
     curve = Curve(
         _run,
         keeper,
-        draws=range(0, config.sgld_config.num_steps, config.sgld_config.thin),
+        draws=config.sgld_config.draws,
         nbeta=config.nbeta,
         title=f"{config.model_data_config.model_name} on {config.model_data_config.data_name}",
         picture="llc_curve.png" if config.do_plot else None,
@@ -72,8 +72,7 @@ def main(_run, _config):
         if not all(bool(leaf.isfinite().all()) for leaf in checkpoint.params.values()):
             curve.diverged(checkpoint.step)
             break
-        record = measure(checkpoint, model, images, training_labels, config, keeper)
-        curve.add([record])
+        curve.add([measure(checkpoint, model, images, training_labels, config, keeper)])
     print(curve.report())
     return curve.last_llc
 
@@ -93,23 +92,11 @@ def setting(config: CurveConfig) -> tuple[Images, torch.Tensor, nn.Module]:
         if about.model_name == "resnet18"
         else image_mlp((width, width), initial, images.classes)
     )
-    images = Images(
-        images.train_inputs.to(device, dtype),
-        images.train_labels.to(device),
-        images.test_inputs.to(device, dtype),
-        images.test_labels.to(device),
-        images.classes,
-    )
-    return images, labels.to(device), model.to(device, dtype)
+    return images.to(device, dtype), labels.to(device), model.to(device, dtype)
 
 
 def measure(
-    checkpoint: Checkpoint,
-    model: nn.Module,
-    images: Images,
-    training_labels: torch.Tensor,
-    config: CurveConfig,
-    keeper,
+    checkpoint: Checkpoint, model, images: Images, training_labels, config: CurveConfig, keeper
 ) -> dict:
     """The record of one checkpoint: how well the network does, and its λ̂."""
     targets = images.train_labels

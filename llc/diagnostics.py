@@ -20,13 +20,14 @@ support this. Beside them the status asks for
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llc import mixing
 from llc.trace import Trace
 
 with warnings.catch_warnings():
@@ -83,44 +84,68 @@ def summarise(
     cooled: Trace | None = None,
 ) -> LLCEstimate:
     """The estimate at one centre; every chain of `trace` (and of `cooled`) started there."""
-    draws = excess(trace, nbeta)
-    kept = draws[:, num_burn_in:]
-    num_diverged = int((trace.diverged_at >= 0).sum())
-    mean, error = mean_and_error(kept)
-    half, quarter = draws.shape[1] // 2, draws.shape[1] // 4
-    late, late_error = mean_and_error(draws[:, half:])
-    early, early_error = mean_and_error(draws[:, quarter:half])
-    cooled_mean, cooled_error, cooled_bias = math.nan, math.nan, math.nan
+    return summarise_stack(trace, 1, nbeta, num_burn_in, epsilon, cooled)[0]
+
+
+def summarise_stack(
+    trace: Trace,
+    centres: int,
+    nbeta: float,
+    num_burn_in: int,
+    epsilon: float,
+    cooled: Trace | None = None,
+) -> list[LLCEstimate]:
+    """The estimate at each centre; as many chains of `trace` (and of `cooled`) started at each."""
+    draws = _by_centre(excess(trace, nbeta), centres)
+    kept = draws[:, :, num_burn_in:]
+    half, quarter = draws.shape[2] // 2, draws.shape[2] // 4
+    effective, rhats = mixing.ess(kept), mixing.rhat(kept)
+    means, errors = _means_and_errors(kept, effective)
+    late, late_errors = _means_and_errors(draws[:, :, half:])
+    early, early_errors = _means_and_errors(draws[:, :, quarter:half])
+    cooled_means = cooled_errors = np.full(centres, math.nan)
     if cooled is not None:
-        cooled_mean, cooled_error = mean_and_error(_second_half(excess(cooled, nbeta)))
-        cooled_bias = _step_size_bias(cooled, epsilon)
-    estimate = LLCEstimate(
-        mean=mean,
-        standard_error=error,
-        per_chain=tuple(float(value) for value in kept.mean(1)),
-        all_draws=float(draws.mean()),
-        num_burn_in=num_burn_in,
-        rhat=rhat(kept),
-        ess=ess(kept),
-        drift=late - early,
-        drift_error=math.hypot(late_error, early_error),
-        companions=cooled is not None,
-        cooled_mean=cooled_mean,
-        cooled_error=cooled_error,
-        cooled_bias=cooled_bias,
-        companion_seconds=0.0 if cooled is None else cooled.seconds,
-        gradients=trace.gradients + (0.0 if cooled is None else cooled.gradients),
-        step_size_bias=_step_size_bias(trace, epsilon),
-        share_below=share_below(kept),
-        num_diverged_chains=num_diverged,
-        status="",
-        init_loss=float(trace.centre_loss[0]),
-        nbeta=nbeta,
-        acceptance=float(trace.acceptance.mean()) if trace.acceptance.numel() else math.nan,
-        trace=trace,
-    )
-    object.__setattr__(estimate, "status", judge(estimate, epsilon))
-    return estimate
+        from_above = _by_centre(excess(cooled, nbeta), centres)
+        cooled_means, cooled_errors = _means_and_errors(
+            from_above[:, :, from_above.shape[2] // 2 :]
+        )
+    estimates = []
+    for i in range(centres):
+        own = _chains_of(trace, i, centres)
+        above = cooled and _chains_of(cooled, i, centres)
+        estimate = LLCEstimate(
+            mean=float(means[i]),
+            standard_error=float(errors[i]),
+            per_chain=tuple(float(value) for value in kept[i].mean(1)),
+            all_draws=float(draws[i].mean()),
+            num_burn_in=num_burn_in,
+            rhat=float(rhats[i]),
+            ess=float(effective[i]),
+            drift=float(late[i] - early[i]),
+            drift_error=math.hypot(late_errors[i], early_errors[i]),
+            companions=above is not None,
+            cooled_mean=float(cooled_means[i]),
+            cooled_error=float(cooled_errors[i]),
+            cooled_bias=math.nan if above is None else _step_size_bias(above, epsilon),
+            companion_seconds=0.0 if above is None else above.seconds,
+            gradients=own.gradients + (0.0 if above is None else above.gradients),
+            step_size_bias=_step_size_bias(own, epsilon),
+            share_below=share_below(kept[i]),
+            num_diverged_chains=int((own.diverged_at >= 0).sum()),
+            status="",
+            init_loss=float(own.centre_loss[0]),
+            nbeta=nbeta,
+            acceptance=float(own.acceptance.mean()) if own.acceptance.numel() else math.nan,
+            trace=own,
+        )
+        object.__setattr__(estimate, "status", judge(estimate, epsilon))
+        estimates.append(estimate)
+    return estimates
+
+
+def _chains_of(trace: Trace, centre: int, centres: int) -> Trace:
+    chains = len(trace.loss) // centres
+    return trace.chains(slice(centre * chains, (centre + 1) * chains))
 
 
 def judge(estimate: LLCEstimate, epsilon: float) -> str:
@@ -167,32 +192,28 @@ def error_bound(estimate: LLCEstimate) -> float:
 
 def mean_and_error(draws: Array) -> tuple[float, float]:
     """Mean of (C, T) draws and its Monte-Carlo standard error, sd/√ESS."""
-    if not np.isfinite(draws).all():
-        return math.nan, math.nan
-    effective = ess(draws)
-    error = float(draws.std(ddof=1)) / math.sqrt(effective) if effective > 0 else math.nan
-    return float(draws.mean()), error
+    means, errors = _means_and_errors(draws[None])
+    return float(means[0]), float(errors[0])
+
+
+def _means_and_errors(draws: Array, effective: Array | None = None) -> tuple[Array, Array]:
+    """The same for each centre of (S, C, T) draws; `effective`: their ESS, where known."""
+    found = np.isfinite(draws).all((1, 2))
+    effective = mixing.ess(draws) if effective is None else effective
+    with np.errstate(invalid="ignore"):
+        means = np.where(found, draws.mean((1, 2)), math.nan)
+        errors = draws.reshape(len(draws), -1).std(1, ddof=1) / np.sqrt(effective)
+    return means, np.where(found, errors, math.nan)
 
 
 def ess(draws: Array) -> float:
-    """Effective sample size of (C, T) draws for their mean (Vehtari et al. 2021)."""
-    return _arviz(lambda chains: az.ess(chains, method="mean"), draws)
+    """Effective sample size of (C, T) draws for their mean."""
+    return float(mixing.ess(draws[None])[0])
 
 
 def rhat(draws: Array) -> float:
     """Rank-normalised split R-hat of (C, T) draws; a single chain is compared with itself."""
-    if len(draws) == 1:
-        half = draws.shape[1] // 2
-        draws = np.stack([draws[0, :half], draws[0, half : 2 * half]])
-    return _arviz(az.rhat, draws)
-
-
-def _arviz(statistic: Callable[[Array], Any], draws: Array) -> float:
-    """NaN where the statistic does not exist: fewer than four draws, or a non-finite one."""
-    if draws.shape[1] < 4 or not np.isfinite(draws).all():
-        return math.nan
-    with np.errstate(divide="ignore", invalid="ignore"):  # constant draws
-        return float(statistic(draws))
+    return float(mixing.rhat(draws[None])[0])
 
 
 def excess(trace: Trace, nbeta: float) -> Array:
@@ -210,8 +231,9 @@ def share_below(draws: Array, stretches: int = 50) -> float:
     return float((whole.reshape(len(draws), -1, length).mean(2) < 0).mean())
 
 
-def _second_half(draws: Array) -> Array:
-    return draws[:, draws.shape[1] // 2 :]
+def _by_centre(draws: Array, centres: int) -> Array:
+    """(S·C, T) -> (S, C, T)."""
+    return draws.reshape(centres, -1, draws.shape[1])
 
 
 def _step_size_bias(trace: Trace, epsilon: float) -> float:

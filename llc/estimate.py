@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from llc.checkpoints import Keeper
 from llc.config import SGLDConfig
-from llc.diagnostics import LLCEstimate, summarise
+from llc.diagnostics import LLCEstimate, summarise_stack
 from llc.models.base import StackedLoss
 from llc.params import Params, stack
 from llc.posterior import LocalPosterior
@@ -124,12 +124,7 @@ def estimate_llc_stack(
     cooled = None
     if companions:
         cooled = _cool(loss, centres, nbeta, config, schedule, seeds, progress, keeper)
-    estimates = []
-    for i in range(len(seeds)):
-        own = trace.chains(slice(i * config.num_chains, (i + 1) * config.num_chains))
-        above = cooled and cooled.chains(slice(i * COMPANIONS, (i + 1) * COMPANIONS))
-        estimates.append(summarise(own, nbeta, config.num_burn_in, config.epsilon, above))
-    return estimates
+    return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.epsilon, cooled)
 
 
 def _cool(

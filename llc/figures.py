@@ -13,6 +13,7 @@ from llc.diagnostics import LLCEstimate, excess
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MAX_POINTS = 1_000
 MAX_CHAINS = 8
+RUNNING = 10  # checkpoints in the running mean of a training curve
 
 
 def estimate_figure(estimate: LLCEstimate, known: float | None, title: str) -> Figure:
@@ -80,6 +81,38 @@ def trailing_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float6
 def _thinned(length: int) -> NDArray[np.int64]:
     """At most MAX_POINTS places, both ends kept."""
     return np.unique(np.linspace(0, length - 1, min(length, MAX_POINTS)).astype(np.int64))
+
+
+def training_curve(
+    steps: NDArray[np.int64],
+    losses: NDArray[np.float64],
+    llcs: NDArray[np.float64],
+    title: str,
+) -> Figure:
+    """Training loss (log scale, left) and λ̂ with its running mean (right) against the step."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    left = figure.subplots()
+    loss_and_llc(left, left.twinx(), steps, losses, llcs)
+    left.set_title(title, fontsize=10)
+    return figure
+
+
+def loss_and_llc(
+    left: Axes,
+    right: Axes,
+    steps: NDArray[np.int64],
+    losses: NDArray[np.float64],
+    llcs: NDArray[np.float64],
+) -> None:
+    """Training loss on `left`; λ̂ as crosses and its running mean on `right`, gaps where NaN."""
+    found = np.isfinite(llcs)
+    left.semilogy(steps, losses, color=COLOURS[0], lw=1.5)
+    right.plot(steps, llcs, "x", ms=4, mew=0.8, alpha=0.6, color=COLOURS[1])
+    smooth = trailing_mean(llcs[found], RUNNING)
+    right.plot(steps[found], smooth, color=COLOURS[5], lw=1.5)
+    left.set_xlabel("training step")
+    left.set_ylabel("training loss", color=COLOURS[0])
+    right.set_ylabel(f"λ̂ (line: mean of the last {RUNNING})", color=COLOURS[5])
 
 
 def signed_errors(

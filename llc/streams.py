@@ -44,6 +44,12 @@ def drawing_from(source: torch.Generator) -> Iterator[None]:
         yield
 
 
+def derived_seed(seed: int, index: int) -> int:
+    """The seed of part `index` of a run: distinct from other parts', whatever order they run in."""
+    state = np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)
+    return int(state[0])
+
+
 class NormalSource:
     """Standard normals for K steps of each chain, from that chain's own generator."""
 

@@ -35,6 +35,16 @@ def test_uniform_inputs(dtype):
     assert off.abs().max() < SIGMAS * 100 / 3 / math.sqrt(50_000)
 
 
+def test_normal_inputs():
+    inputs = make_inputs("normal", 50_000, 4, source(), torch.float64)
+    assert inputs.shape == (50_000, 4)
+    assert_mean(inputs, 0, 1)
+    assert_mean(inputs.square(), 1, 2**0.5)
+    assert_mean(inputs.pow(4), 3, 96**0.5)  # variance of x⁴: 105 − 9
+    moment = inputs.T @ inputs / 50_000
+    assert (moment - torch.diag(moment.diagonal())).abs().max() < SIGMAS / math.sqrt(50_000)
+
+
 @pytest.mark.parametrize("dimension", [1, 2, 5, 30])
 def test_unit_ball_inputs(dimension):
     n = 40_000

@@ -8,7 +8,7 @@ from test_estimate import at_zero
 
 from llc.config import SGLDConfig
 from llc.estimate import estimate_llc
-from llc.figures import estimate_figure, signed_errors, trailing_mean
+from llc.figures import estimate_figure, signed_errors, trailing_mean, training_curve
 from llc.reporting import report, summary
 
 
@@ -44,6 +44,26 @@ def test_diverged_estimate_is_drawn_and_reported(tmp_path):
     assert text.startswith("λ̂ = none")
     assert "diverged at step" in text
     assert np.isnan(summary(result)["lambdahat"])
+
+
+def test_a_training_curve_shows_loss_estimates_and_their_mean(tmp_path):
+    steps, llcs = np.arange(0, 300, 10), np.linspace(0, 3, 30)
+    llcs[4] = np.nan  # a checkpoint whose chains diverged
+    figure = training_curve(steps, np.geomspace(100, 1e-6, 30), llcs, "thirty checkpoints")
+    left, right = figure.axes
+    assert left.get_yscale() == "log"
+    crosses, mean = right.get_lines()
+    assert len(crosses.get_xdata()) == 30
+    assert len(mean.get_xdata()) == 29
+    assert mean.get_ydata()[-1] == pytest.approx(llcs[-10:].mean())
+    assert mean.get_ydata()[5] == pytest.approx(np.nanmean(llcs[:7]))
+    figure.savefig(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("llcs", [[np.nan, np.nan], [1.0, np.nan]])
+def test_a_training_curve_without_estimates(llcs, tmp_path):
+    figure = training_curve(np.array([0, 10]), np.array([2.0, 1.0]), np.array(llcs), "none")
+    figure.savefig(tmp_path / "picture.png")
 
 
 def test_signed_errors_marks_what_is_not_ok():

@@ -10,8 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # fmt: off
 ORDER = [
     "theory", "config", "devices", "checkpoints", "params", "products", "streams", "vision",
-    "models", "data", "posterior", "training", "samplers", "trace", "sampling", "diagnostics",
-    "estimate", "calibrate", "geometry", "figures", "tracking", "reporting", "records", "commands",
+    "models", "data", "posterior", "training", "samplers", "trace", "sampling", "mixing",
+    "diagnostics", "estimate", "calibrate", "geometry", "figures", "tracking", "reporting",
+    "records", "commands",
 ]
 # fmt: on
 CONFINED = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import chi2, norm
 
-from llc.streams import PURPOSES, NormalSource, ShuffledBatches, Stream, generator
+from llc.streams import PURPOSES, NormalSource, ShuffledBatches, Stream, derived_seed, generator
 
 CPU = torch.device("cpu")
 FALSE_FAIL = 1e-6
@@ -26,6 +26,13 @@ def test_streams_differ_by_seed_chain_phase_and_purpose_and_repeat():
     assert len(set(heads)) == len(heads)
     again = torch.rand(4, generator=generator(names[0], PURPOSES[0]), dtype=torch.float64)
     assert tuple(again.tolist()) == heads[0]
+
+
+def test_derived_seeds_are_distinct_and_repeat():
+    seeds = [derived_seed(seed, index) for seed in (0, 1, 42) for index in range(0, 20_001, 50)]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[1] == derived_seed(0, 50)
+    generator(Stream(seeds[0]), "noise")  # any of them names a stream
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -65,7 +65,7 @@ def test_training_is_that_of_torch_optim(name):
     settings, optimiser = OPTIMISERS[name]
     loss, start, *_ = problem()
     before = {key: leaf.clone() for key, leaf in start.items()}
-    *_, last = train(loss, start, settings, STREAM, every=25)
+    _, last = train(loss, start, settings, STREAM, every=25)
     expected, losses = by_hand(optimiser, 25)
     # 25 contracting steps of double rounding; Adam divides by gradients of 1e-3 and more.
     for leaf, other in zip(last.params.values(), expected, strict=True):
@@ -80,7 +80,7 @@ def test_one_step_by_hand():
     inputs, teacher = normals(N, 3), normals(2, 3, seed=1)
     start = {"layer1": normals(2, 3, seed=2)}
     loss = LinearLoss(inputs, teacher, (3, 2))
-    *_, after = train(loss, start, config(num_steps=1, momentum=None), STREAM, every=1)
+    _, after = train(loss, start, config(num_steps=1, momentum=None), STREAM, every=1)
     rows = inputs[batches(1)[0]]
     gap = start["layer1"] - teacher
     gradient = 2 / (SIZE * 2) * gap @ rows.T @ rows
@@ -102,24 +102,24 @@ def test_checkpoints_come_every_so_often_and_at_the_end(num_steps, every, steps)
     loss, start, *_ = problem()
     settings = config(num_steps=num_steps)
     points = list(train(loss, start, settings, STREAM, every))
-    assert [point.step for point in points] == steps
+    assert [point.step for point in points] == [0, *steps]
     assert [len(point.losses) for point in points] == [
         0,
-        *(b - a for a, b in itertools.pairwise(steps)),
+        *(b - a for a, b in itertools.pairwise([0, *steps])),
     ]
-    assert all(torch.equal(points[0].params[name], leaf) for name, leaf in start.items())
-    *_, whole = train(loss, start, settings, STREAM, num_steps)
+    _, whole = train(loss, start, settings, STREAM, num_steps)
     assert torch.equal(torch.cat([point.losses for point in points]), whole.losses)
     for name, leaf in whole.params.items():
         assert torch.equal(points[-1].params[name], leaf)
-        if len(points) > 1:  # copies: later steps leave earlier checkpoints alone
-            assert not torch.equal(points[0].params[name], leaf)
+        # Copies: later steps leave earlier checkpoints alone, and the caller's start.
+        assert torch.equal(points[0].params[name], start[name])
+        assert not torch.equal(points[-2].params[name], leaf)
 
 
 def test_the_stream_decides_the_batches():
     loss, start, *_ = problem()
     one, same, other = (
-        list(train(loss, start, config(), stream, 25))[-1].losses
+        list(train(loss, start, config(), stream, 25))[1].losses
         for stream in (STREAM, STREAM, Stream(5))
     )
     assert torch.equal(one, same)
@@ -128,13 +128,13 @@ def test_the_stream_decides_the_batches():
 
 def test_a_batch_of_everything():
     loss, start, *_ = problem()
-    *_, after = train(loss, start, config(batch_size=N, num_steps=3), STREAM, every=3)
+    _, after = train(loss, start, config(batch_size=N, num_steps=3), STREAM, every=3)
     stacked = {name: leaf.unsqueeze(0) for name, leaf in start.items()}
     torch.testing.assert_close(after.losses[:1], loss.full_data(stacked))
 
 
 def test_a_blow_up_is_no_exception():
     loss, start, *_ = problem()
-    *_, after = train(loss, start, config(learning_rate=1e3, num_steps=200), STREAM, every=200)
+    _, after = train(loss, start, config(learning_rate=1e3, num_steps=200), STREAM, every=200)
     assert not after.losses[-1].isfinite()
     assert not all(leaf.isfinite().all() for leaf in after.params.values())

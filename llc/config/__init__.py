@@ -11,6 +11,7 @@ Rules that concern one key are `typing.Annotated` metadata; rules between keys s
 `check(prefix)`, which `parse` calls last.
 """
 
+from llc.config.curve import CurveConfig
 from llc.config.dln import DLNConfig
 from llc.config.parsing import ConfigError, as_plain, parse
 from llc.config.rules import (
@@ -24,6 +25,7 @@ from llc.config.rules import (
     Positive,
     Within,
 )
+from llc.config.saddle import SaddleConfig
 from llc.config.shared import (
     Device,
     DType,
@@ -40,6 +42,7 @@ __all__ = [
     "AtLeast",
     "ConfigError",
     "Count",
+    "CurveConfig",
     "DLNConfig",
     "DType",
     "Device",
@@ -49,6 +52,7 @@ __all__ = [
     "OneOf",
     "Positive",
     "SGLDConfig",
+    "SaddleConfig",
     "Seed",
     "TrainingConfig",
     "TrueParamConfig",

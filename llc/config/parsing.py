@@ -19,10 +19,11 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one line: key, value, remedy."""
 
 
-def parse(cls: type[T], mapping: Any, prefix: str = "") -> T:
+def parse(cls: type[T], mapping: Any, prefix: str = "", defaults: T | None = None) -> T:
     """Check `mapping` against the dataclass `cls` and return it as an instance of it.
 
-    Keys that are left out take their defaults. Whole floats pass as integers and integers as
+    Keys that are left out take their values from `defaults`, an instance of `cls`, or where there
+    is none from its fields. Whole floats pass as integers and integers as
     floats; booleans pass as neither. `prefix` (such as `"sgld_config."`) goes before every key
     in a message.
 
@@ -39,7 +40,9 @@ def parse(cls: type[T], mapping: Any, prefix: str = "") -> T:
     for key in mapping:
         if key not in hints:
             raise ConfigError(f"{prefix}{key}: unknown key ({_suggest(str(key), list(hints))})")
-    config = cls(**{k: _value(hints[k], v, f"{prefix}{k}") for k, v in mapping.items()})
+    known_values = vars(cls() if defaults is None else defaults)
+    values = {k: _value(hints[k], v, f"{prefix}{k}", known_values[k]) for k, v in mapping.items()}
+    config = cls(**(known_values | values))
     if hasattr(config, "check"):
         config.check(prefix)
     return config
@@ -54,8 +57,8 @@ def as_plain(config: Any) -> Any:
     return [as_plain(v) for v in config] if isinstance(config, (tuple, list)) else config
 
 
-def _value(hint: Any, value: Any, key: str) -> Any:
-    """Convert one value to what its annotation asks for."""
+def _value(hint: Any, value: Any, key: str, default: Any = None) -> Any:
+    """Convert one value to what its annotation asks for; `default` fills up a group of keys."""
     hint, rules = _unwrap(hint)
     arms = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None and type(None) in arms:
@@ -63,7 +66,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     base, inner = _unwrap(next(arm for arm in arms if arm is not type(None)))
     rules = (*inner, *rules)
     if dataclasses.is_dataclass(base) and isinstance(base, type):
-        return parse(base, value, f"{key}.")
+        return parse(base, value, f"{key}.", default)
     problem = f"{key}={_show(value)}: must be {_demand(base, rules, type(None) in arms)}"
     try:
         result = _convert(base, value, key, rules)

@@ -30,7 +30,12 @@ class SGLDConfig:
     @property
     def num_draws(self) -> int:
         """Draws recorded per chain: every `thin`-th step, the first included."""
-        return -(-self.num_steps // self.thin)
+        return len(self.draws)
+
+    @property
+    def draws(self) -> range:
+        """The steps that are recorded."""
+        return range(0, self.num_steps, self.thin)
 
     @property
     def num_burn_in(self) -> int:

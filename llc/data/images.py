@@ -14,13 +14,23 @@ CIFAR10_ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 
 
 class Images(NamedTuple):
-    """Images and what they show, on the CPU."""
+    """Images and what they show; on the CPU as they are loaded."""
 
     train_inputs: Tensor  # (n, 3, 32, 32) float32 in [0, 1]
     train_labels: Tensor  # (n,) int64
     test_inputs: Tensor
     test_labels: Tensor
     classes: int
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Images":
+        """The same elsewhere, the pixels in another precision."""
+        return Images(
+            self.train_inputs.to(device, dtype),
+            self.train_labels.to(device),
+            self.test_inputs.to(device, dtype),
+            self.test_labels.to(device),
+            self.classes,
+        )
 
 
 def load_images(name: str, data_dir: str, download: bool) -> Images:

@@ -37,10 +37,12 @@ class Teacher(NamedTuple):
 def make_inputs(
     kind: str, num: int, dimension: int, generator: torch.Generator, dtype: torch.dtype
 ) -> Tensor:
-    """(num, dimension): `uniform` on [−10, 10]^d, or `unit_ball`, uniform in the unit ball."""
+    """(num, dimension): `normal` N(0, I), `uniform` on [−10, 10]^d, or in the `unit_ball`."""
     if kind == "uniform":
         return torch.rand(num, dimension, generator=generator, dtype=dtype).mul_(20).sub_(10)
     direction = torch.randn(num, dimension, generator=generator, dtype=dtype)
+    if kind == "normal":
+        return direction
     radius = torch.rand(num, 1, generator=generator, dtype=dtype).pow_(1 / dimension)
     return direction.mul_(radius / direction.norm(dim=1, keepdim=True))
 

@@ -37,6 +37,16 @@ def init(widths: Sequence[int], generator: torch.Generator, dtype: torch.dtype) 
     return params
 
 
+def init_normal(
+    widths: Sequence[int], std: float, generator: torch.Generator, dtype: torch.dtype
+) -> Params:
+    """One network: independent N(0, `std`²) entries."""
+    return {
+        name: torch.randn(shape, generator=generator, dtype=dtype).mul_(std)
+        for name, shape in shapes(widths).items()
+    }
+
+
 def product(params: Params) -> Tensor:
     """W_L ⋯ W_1, shape (…, outputs, inputs)."""
     layers = list(params.values())
@@ -131,14 +141,15 @@ class LinearLoss:
         return _trace(gap, gap @ self.second_moment) / self.widths[-1]
 
     def select(self, index: slice) -> "LinearLoss":
-        return self if len(self.teacher) == 1 else self._with(self.teacher[index])
+        return self if len(self.teacher) == 1 else self.taught_by(self.teacher[index])
 
     def repeat(self, times: int) -> "LinearLoss":
-        return (
-            self if len(self.teacher) == 1 else self._with(self.teacher.repeat_interleave(times, 0))
-        )
+        if len(self.teacher) == 1:
+            return self
+        return self.taught_by(self.teacher.repeat_interleave(times, 0))
 
-    def _with(self, teacher: Tensor) -> "LinearLoss":
+    def taught_by(self, teacher: Tensor) -> "LinearLoss":
+        """The same inputs with the targets of other teachers (S, o, d), one a centre."""
         other = copy(self)
         other.teacher = teacher
         return other

@@ -121,10 +121,10 @@ class Curve:
         with tracking.artifact(self._run, "traces.nc") as path:
             self._traces().to_netcdf(path, engine="h5netcdf")
         if self.picture:
-            columns = ("t", "train_loss", "lambdahat")
-            steps, losses, llcs = (
+            steps = np.array([record["t"] for record in self.records])
+            losses, llcs = (
                 np.array([record[name] for record in self.records], dtype=np.float64)
-                for name in columns
+                for name in ("train_loss", "lambdahat")
             )
             with tracking.artifact(self._run, self.picture) as path:
                 training_curve(steps, losses, llcs, self.title).savefig(path, dpi=150)

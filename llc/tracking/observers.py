@@ -25,6 +25,15 @@ class WholeFileObserver(FileStorageObserver):  # type: ignore[misc]  # Sacred ha
     # The heartbeat thread and the main thread write the same files.
     _writing = threading.Lock()
 
+    def artifact_event(
+        self, name: str, filename: Any, metadata: Any = None, content_type: Any = None
+    ) -> None:
+        """Store an artifact; one that is written again replaces the earlier one in the list."""
+        names = self.run_entry["artifacts"]
+        if name in names:
+            names.remove(name)
+        super().artifact_event(name, filename, metadata, content_type)
+
     def save_json(self, obj: Any, filename: str) -> None:
         """Write `obj` to `filename` in the run directory, whole or not at all."""
         path = Path(self.dir, filename)
