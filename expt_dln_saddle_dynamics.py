@@ -113,7 +113,7 @@ def measure(loss: dln.LinearLoss, pending: list, config: SaddleConfig, keeper) -
 
 
 def estimate_at(
-    loss: dln.LinearLoss, centres: Params, steps: list[int], config: SaddleConfig, keeper
+    loss: dln.LinearLoss, centres: Params, steps: list[int], config: SaddleConfig, keeper=None
 ) -> list[LLCEstimate]:
     """λ̂ of each centre where the teacher is its own product, so that L(w*) = 0."""
     return estimate_llc_stack(

@@ -250,7 +250,7 @@ def test_same_seed_same_numbers(tmp_path):
 
 def test_without_an_observer_it_says_how_to_record(capsys):
     assert run("with", *SMALL) == 0
-    assert "-F runs/saddle" in capsys.readouterr().out
+    assert "add -F runs before" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -91,11 +91,11 @@ def test_one_step_by_hand():
 @pytest.mark.parametrize(
     ("num_steps", "every", "steps"),
     [
-        (250, 100, [0, 100, 200, 250]),
-        (250, 1000, [0, 250]),
-        (250, 250, [0, 250]),
-        (240, 120, [0, 120, 240]),
-        (3, 1, [0, 1, 2, 3]),
+        (250, 100, [100, 200, 250]),
+        (250, 1000, [250]),
+        (250, 250, [250]),
+        (240, 120, [120, 240]),
+        (3, 1, [1, 2, 3]),
     ],
 )
 def test_checkpoints_come_every_so_often_and_at_the_end(num_steps, every, steps):

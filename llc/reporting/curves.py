@@ -100,7 +100,7 @@ class Curve:
                 lines.append(f"warning: at {below} checkpoints w* is no minimum, and λ̂ is biased")
         directory = tracking.run_directory(self._run)
         if directory is None:
-            lines.append("nothing was recorded: add -F runs/NAME before 'with'")
+            lines.append("nothing was recorded: add -F runs before 'with'")
         else:
             lines.append(f"run directory: {directory}")
             if self.picture and self.records:
@@ -109,7 +109,7 @@ class Curve:
 
     def _log(self, record: Record) -> None:
         for name, value in record.items():
-            if name not in NOT_LOGGED and not name.endswith(TRACE):
+            if value is not None and name not in NOT_LOGGED and not name.endswith(TRACE):
                 self._run.log_scalar(name, tracking.plain(value), record["t"])
 
     def _save(self) -> None:
@@ -163,9 +163,9 @@ def _kind(record: Record) -> str:
 
 def line(record: Record) -> str:
     """One checkpoint, for a person at a terminal."""
-    value = "none"
-    if not math.isnan(record["lambdahat"]):
-        value = f"{record['lambdahat']:.4g} ± {record['lambdahat_se']:.2g}"
+    value = "none" if math.isnan(record["lambdahat"]) else f"{record['lambdahat']:.4g}"
+    if not math.isnan(record["lambdahat_se"]):
+        value += f" ± {record['lambdahat_se']:.2g}"
     loss = "–" if record["train_loss"] is None else f"{record['train_loss']:.3g}"
     more = "".join(f"  {text(record)}" for name, text in DETAILS.items() if name in record)
     return f"t = {record['t']:<8,} loss {loss:<9} λ̂ {value:<16}{more}  {_kind(record)}"
