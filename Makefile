@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle clean
+.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -28,6 +28,7 @@ lint: $(VENV)/.dev  ## style, format and types
 bench: $(VENV)/.runtime .venv-bench/.peers  ## time W1-W3 against the peers, write benchmarks/results.md
 	$(BIN)/python -m benchmarks.run --peer-python .venv-bench/bin/python
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.resnet
 
 accuracy: $(VENV)/.runtime  ## λ̂ against λ on twelve networks, write docs/accuracy.md
 	$(BIN)/python -m studies.accuracy
@@ -37,6 +38,9 @@ false-ok: $(VENV)/.runtime  ## is `ok` to be believed? write docs/false_ok.md
 
 saddle: $(VENV)/.runtime  ## λ̂ along saddle-to-saddle training, write docs/saddle.md
 	$(BIN)/python -m studies.saddle
+
+classifier: $(VENV)/.runtime  ## learning rate and final λ̂ of a classifier, write docs/classifier.md
+	$(BIN)/python -m studies.classifier
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -23,7 +23,7 @@ from llc.models import dln
 from llc.params import Params, to
 from llc.reporting import report, save, summary
 from llc.streams import Stream, generator
-from llc.training import train
+from llc.training import Checkpoint, train
 
 ex = tracking.experiment("dln_lambdahat", DLNConfig)
 
@@ -100,11 +100,11 @@ def train_network(_run, loss, config: DLNConfig, device, dtype, keeper) -> Param
     kept = keeper.kept("trained")
     if kept is None:
         *_, end = train(loss, start, config.training_config, stream, steps, keeper)
-        kept = {"params": end.params, "losses": end.losses}
+        kept = end._asdict()
         keeper.keep("trained", kept)
     tracking.log_curve(_run, "training_losses", range(steps), kept["losses"])
-    params = to(kept["params"], device, dtype)
-    return params if all(bool(leaf.isfinite().all()) for leaf in params.values()) else None
+    end = Checkpoint(**kept)
+    return to(end.params, device, dtype) if end.finite else None
 
 
 def record_truth(_run, teacher: Teacher, config: DLNConfig) -> None:

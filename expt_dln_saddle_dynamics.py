@@ -59,7 +59,7 @@ def main(_run, _config):
     pending = keeper.kept("pending") or []
     keeper.keep("pending", pending)
     stream, every = Stream(config.seed), config.logging_period
-    training = train(loss, start, config.training_config, stream, every, keeper, "training")
+    training = train(loss, start, config.training_config, stream, every, keeper, curve.label)
     for checkpoint in training:
         begun = begin(loss, checkpoint)
         if not math.isfinite(begun["train_loss"]):

@@ -64,12 +64,12 @@ def main(_run, _config):
         l2=config.training_config.l2,
         autocast=autocast_of(config),
         keeper=keeper,
-        label="training",
+        label=curve.label,
     )
     for checkpoint in checkpoints:
         if checkpoint.step <= curve.reached:
             continue  # measured before this run was stopped
-        if not all(bool(leaf.isfinite().all()) for leaf in checkpoint.params.values()):
+        if not checkpoint.finite:
             curve.diverged(checkpoint.step)
             break
         curve.add([measure(checkpoint, model, images, training_labels, config, keeper)])

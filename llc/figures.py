@@ -13,7 +13,7 @@ from llc.diagnostics import LLCEstimate, excess
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MAX_POINTS = 1_000
 MAX_CHAINS = 8
-RUNNING = 10  # checkpoints in the running mean of a training curve
+RUNNING = 10  # checkpoints in the running mean of a training curve, where there are ten times that
 
 
 def estimate_figure(estimate: LLCEstimate, known: float | None, title: str) -> Figure:
@@ -108,11 +108,13 @@ def loss_and_llc(
     found = np.isfinite(llcs)
     left.semilogy(steps, losses, color=COLOURS[0], lw=1.5)
     right.plot(steps, llcs, "x", ms=4, mew=0.8, alpha=0.6, color=COLOURS[1])
-    smooth = trailing_mean(llcs[found], RUNNING)
+    window = RUNNING if found.sum() >= 10 * RUNNING else 1
+    smooth = trailing_mean(llcs[found], window)
     right.plot(steps[found], smooth, color=COLOURS[5], lw=1.5)
     left.set_xlabel("training step")
     left.set_ylabel("training loss", color=COLOURS[0])
-    right.set_ylabel(f"λ̂ (line: mean of the last {RUNNING})", color=COLOURS[5])
+    label = "λ̂" if window == 1 else f"λ̂ (line: mean of the last {window})"
+    right.set_ylabel(label, color=COLOURS[5])
 
 
 def signed_errors(

@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 import expt_llc_curve as script
+from llc.checkpoints import Keeper
 from llc.config import CurveConfig, as_plain, parse
 from llc.models.modules import predict
 from llc.tracking.commandline import execute
@@ -171,8 +172,6 @@ def test_force_realisable_makes_the_networks_own_answers_the_targets():
     })  # fmt: skip
     images, labels, model = script.setting(config)
     weights = {name: leaf.detach().clone() for name, leaf in model.named_parameters()}
-    from llc.checkpoints import Keeper
-
     record = script.measure(
         Checkpoint(0, weights, torch.empty(0)), model, images, labels, config, Keeper()
     )
@@ -186,15 +185,20 @@ def test_training_that_diverges_is_said_and_no_crash(tmp_path, capsys):
     assert run("-F", str(tmp_path), "with", *SMALL, *options) == 0
     info = recorded(tmp_path / "1", "info.json")
     assert info["training_status"].startswith("diverged by step ")
-    assert [record["t"] for record in info["records"]] == [0]
+    assert [record["t"] for record in info["records"]] in ([0], [0, 2])
     assert "training: diverged by step" in capsys.readouterr().out
 
 
-def test_half_precision_changes_less_than_the_standard_error(tmp_path):
-    """On the CPU; the same seeds, so that only rounding differs."""
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_changes_less_than_the_standard_error(device, tmp_path):
+    """The same seeds, so that only rounding differs."""
+    where = f"device={device}"
     options = ["sgld_config.num_steps=100", "sgld_config.num_chains=4", "logging_period=5"]
     for dtype in ("float32", "bfloat16"):
-        assert run("-F", str(tmp_path), "with", *SMALL, *options, f"dtype={dtype}") == 0
+        assert run("-F", str(tmp_path), "with", *SMALL, *options, where, f"dtype={dtype}") == 0
     exact, half = (records(tmp_path / k)[0] for k in "12")  # before training drives them apart
     assert half["lambdahat"] != exact["lambdahat"]
     assert abs(half["lambdahat"] - exact["lambdahat"]) < exact["lambdahat_se"]

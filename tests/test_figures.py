@@ -47,17 +47,23 @@ def test_diverged_estimate_is_drawn_and_reported(tmp_path):
 
 
 def test_a_training_curve_shows_loss_estimates_and_their_mean(tmp_path):
-    steps, llcs = np.arange(0, 300, 10), np.linspace(0, 3, 30)
+    steps, llcs = np.arange(0, 1200, 10), np.linspace(0, 3, 120)
     llcs[4] = np.nan  # a checkpoint whose chains diverged
-    figure = training_curve(steps, np.geomspace(100, 1e-6, 30), llcs, "thirty checkpoints")
+    figure = training_curve(steps, np.geomspace(100, 1e-6, 120), llcs, "many checkpoints")
     left, right = figure.axes
     assert left.get_yscale() == "log"
     crosses, mean = right.get_lines()
-    assert len(crosses.get_xdata()) == 30
-    assert len(mean.get_xdata()) == 29
+    assert len(crosses.get_xdata()) == 120
+    assert len(mean.get_xdata()) == 119
     assert mean.get_ydata()[-1] == pytest.approx(llcs[-10:].mean())
     assert mean.get_ydata()[5] == pytest.approx(np.nanmean(llcs[:7]))
     figure.savefig(tmp_path / "picture.png")
+
+
+def test_few_checkpoints_are_joined_as_they_are():
+    llcs = np.linspace(0, 3, 20)
+    figure = training_curve(np.arange(20), np.geomspace(1, 0.1, 20), llcs, "few checkpoints")
+    assert figure.axes[1].get_lines()[1].get_ydata() == pytest.approx(llcs)
 
 
 @pytest.mark.parametrize("llcs", [[np.nan, np.nan], [1.0, np.nan]])

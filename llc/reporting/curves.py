@@ -67,6 +67,10 @@ class Curve:
         """The step of the last record; −1 before the first."""
         return self.records[-1]["t"] if self.records else -1
 
+    def label(self) -> str:
+        """What a progress bar calls the training: with the last λ̂."""
+        return "training" if self.last_llc is None else f"training, λ̂ {self.last_llc:.4g}"
+
     @property
     def last_llc(self) -> float | None:
         """λ̂ of the last record, where there is one."""

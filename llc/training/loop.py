@@ -1,6 +1,6 @@
 """The training loop: steps, checkpoints, and where it stands when it is stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -11,6 +11,8 @@ from llc.checkpoints import Keeper
 from llc.config import TrainingConfig
 from llc.params import Params
 
+Label = Callable[[], str]
+
 
 class Checkpoint(NamedTuple):
     """The network after `step` optimiser steps."""
@@ -18,6 +20,12 @@ class Checkpoint(NamedTuple):
     step: int
     params: Params  # unstacked, a copy
     losses: Tensor  # minibatch losses of the steps since the last checkpoint, each before its step
+
+    @property
+    def finite(self) -> bool:
+        """Whether training has not blown up."""
+        weights = all(bool(leaf.isfinite().all()) for leaf in self.params.values())
+        return weights and bool(self.losses[-1:].isfinite().all())
 
 
 class Trainer(Protocol):
@@ -39,12 +47,13 @@ class Trainer(Protocol):
 
 
 def checkpoints(
-    trainer: Trainer, num_steps: int, every: int, keeper: Keeper | None, label: str | None
+    trainer: Trainer, num_steps: int, every: int, keeper: Keeper | None, label: Label | None
 ) -> Iterator[Checkpoint]:
     """Train, and yield the network at the start, every `every` steps and at the last one.
 
     What an earlier run left with the `keeper` is taken up, beginning with the checkpoint it had
-    yielded last if it was stopped there. With a `label`, a progress bar on a terminal.
+    yielded last if it was stopped there. With a `label`, a progress bar on a terminal: the label,
+    asked for anew after every checkpoint, the step, the time left, and the minibatch loss.
     """
     keeper = keeper or Keeper()
     done, losses = 0, torch.empty(0)
@@ -56,19 +65,22 @@ def checkpoints(
         done, losses = left["done"], left["losses"]
         trainer.restore(left["trainer"])
     silent = None if label else True  # None: only where stderr is no terminal
-    bar = tqdm(total=num_steps, initial=done, unit="step", desc=label, disable=silent)
+    bar = tqdm(total=num_steps, initial=done, unit="step", disable=silent)
     with bar, keeper.holding("training", state):
         while True:
             if done % every == 0 or done == num_steps:
                 yield Checkpoint(done, trainer.params(), losses)
                 losses = losses[:0]
+                if label:
+                    bar.set_description(label())
             if done == num_steps:
                 return
             count = min(trainer.block, every - done % every, num_steps - done)
             fresh = trainer.advance(count)
             done += count
             losses = torch.cat([losses.to(fresh), fresh])
-            bar.update(count)
+            if bar.update(count):  # when it is drawn: reading the loss waits for the device
+                bar.set_postfix_str(f"loss {float(fresh[-1]):.3g}", refresh=False)
             keeper.tick()
 
 

@@ -12,7 +12,7 @@ from llc.config import TrainingConfig
 from llc.models.modules import weights_of
 from llc.params import Params
 from llc.streams import ShuffledBatches, Stream
-from llc.training.loop import Checkpoint, checkpoints, optimiser
+from llc.training.loop import Checkpoint, Label, checkpoints, optimiser
 
 
 def train_classifier(
@@ -26,7 +26,7 @@ def train_classifier(
     l2: float = 0.0,
     autocast: torch.dtype | None = None,
     keeper: Keeper | None = None,
-    label: str | None = None,
+    label: Label | None = None,
 ) -> Iterator[Checkpoint]:
     """Train `module` in place, in training mode, on mean cross-entropy + l2·Σ‖p‖².
 

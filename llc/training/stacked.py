@@ -11,7 +11,7 @@ from llc.config import TrainingConfig
 from llc.models.base import StackedLoss, block_steps
 from llc.params import Layout, Params, stack, unstack
 from llc.streams import ShuffledBatches, Stream
-from llc.training.loop import Checkpoint, checkpoints, optimiser
+from llc.training.loop import Checkpoint, Label, checkpoints, optimiser
 
 
 def train(
@@ -21,7 +21,7 @@ def train(
     stream: Stream,
     every: int,
     keeper: Keeper | None = None,
-    label: str | None = None,
+    label: Label | None = None,
 ) -> Iterator[Checkpoint]:
     """Train one network from `start` on L_B alone and yield its checkpoints.
 
