@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from llc.config.shared import (
     TrainingConfig,
     check_batch_size,
     check_device,
+    inverse_temperature,
 )
 
 NUM_TRAINING_DATA = {"digits": 1500, "cifar10": 50_000}
@@ -76,7 +76,7 @@ class CurveConfig:
     @property
     def itemp_value(self) -> float:
         """Inverse temperature β: as given, else 1/log n."""
-        return 1 / math.log(self.num_training_data) if self.itemp is None else self.itemp
+        return inverse_temperature(self.itemp, self.num_training_data)
 
     @property
     def nbeta(self) -> float:

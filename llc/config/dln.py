@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from llc.config.shared import (
     TrueParamConfig,
     check_batch_size,
     check_device,
+    inverse_temperature,
 )
 
 FUNCTIONAL_RANK_BYTES = 4 * 2**30
@@ -60,7 +60,7 @@ class DLNConfig:
     @property
     def itemp_value(self) -> float:
         """Inverse temperature β: as given, else 1/log n."""
-        return 1 / math.log(self.num_training_data) if self.itemp is None else self.itemp
+        return inverse_temperature(self.itemp, self.num_training_data)
 
     @property
     def nbeta(self) -> float:

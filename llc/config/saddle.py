@@ -16,6 +16,7 @@ from llc.config.shared import (
     TrainingConfig,
     check_batch_size,
     check_device,
+    inverse_temperature,
 )
 
 MAX_CHECKPOINTS = 1500  # a record takes up to 600 bytes, and `info` has room for a million
@@ -63,7 +64,7 @@ class SaddleConfig:
     @property
     def itemp_value(self) -> float:
         """Inverse temperature β: as given, else 1/log n."""
-        return 1 / math.log(self.num_training_data) if self.itemp is None else self.itemp
+        return inverse_temperature(self.itemp, self.num_training_data)
 
     @property
     def nbeta(self) -> float:

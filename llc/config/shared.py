@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -85,6 +86,11 @@ class TrueParamConfig:
                 f"{prefix}rank={self.rank}: would be ignored with method={self.method!r}: leave it "
                 "out or use method='aligned_rank'"
             )
+
+
+def inverse_temperature(itemp: float | None, num_data: int) -> float:
+    """β: as given, else 1/log n."""
+    return 1 / math.log(num_data) if itemp is None else itemp
 
 
 def check_batch_size(batch_size: int, num_data: int, prefix: str) -> None:
