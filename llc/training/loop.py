@@ -65,7 +65,7 @@ def checkpoints(
         done, losses = left["done"], left["losses"]
         trainer.restore(left["trainer"])
     silent = None if label else True  # None: only where stderr is no terminal
-    bar = tqdm(total=num_steps, initial=done, unit="step", disable=silent)
+    bar = tqdm(total=num_steps, initial=done, unit="step", desc=label and label(), disable=silent)
     with bar, keeper.holding("training", state):
         while True:
             if done % every == 0 or done == num_steps:
