@@ -24,8 +24,8 @@ def keeper(_run: Any) -> Keeper:
 
     Its file is found by the configuration, the sources, and what else the last bit depends on
     (PyTorch's version, threads, device): a start after a change begins afresh. It goes when the
-    run completes. `info` says which run was taken up, as `resumed_from`. Without an observer, or
-    while another start of the same command is alive, nothing is written.
+    run completes with a whole record. `info` says which run was taken up, as `resumed_from`.
+    Without an observer, or while another start of the same command is alive, nothing is written.
     """
     path = _path(_run)
     lock = None if path is None else _lock(path)
@@ -41,11 +41,14 @@ def keeper(_run: Any) -> Keeper:
     return here
 
 
-def release(_run: Any) -> None:
-    """Let go of the keeper of a run that has ended; a completed run needs its file no more."""
+def release(_run: Any, *, recorded: bool) -> None:
+    """Let go of the keeper of a run that has ended.
+
+    A completed run needs its file no more, unless its record was lost.
+    """
     here, lock = getattr(_run, "keeper", None), getattr(_run, "keeper_lock", None)
-    if here is not None and here.path is not None and _run.status == "COMPLETED":
-        here.path.unlink(missing_ok=True)
+    if here is not None and recorded and _run.status == "COMPLETED":
+        here.remove()
     if lock is not None:
         lock.close()
 
