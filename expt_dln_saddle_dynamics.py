@@ -59,6 +59,7 @@ def main(_run, _config):
     pending = keeper.kept("pending") or []
     keeper.keep("pending", pending)
     stream, every = Stream(config.seed), config.logging_period
+    end = config.training_config.num_steps
     training = train(loss, start, config.training_config, stream, every, keeper, curve.label)
     for checkpoint in training:
         begun = begin(loss, checkpoint)
@@ -67,7 +68,9 @@ def main(_run, _config):
             break
         if checkpoint.step > max(curve.reached, pending[-1][0]["t"] if pending else -1):
             pending.append((begun, checkpoint.params))
-        if len(pending) == config.group_size:
+        # The last group too while training stands here: a resumed run need not train again.
+        full = len(pending) == config.group_size
+        if pending and (full or checkpoint.step == end):
             curve.add(measure(loss, pending, config, keeper))
             pending.clear()
     if pending:
@@ -99,7 +102,7 @@ def begin(loss: dln.LinearLoss, checkpoint: Checkpoint) -> dict:
 
 def measure(loss: dln.LinearLoss, pending: list, config: SaddleConfig, keeper) -> list[dict]:
     """The records of what is pending: λ̂ at those checkpoints, all on one chain axis."""
-    centres = to(stack([params for _, params in pending]), loss.inputs.device, loss.inputs.dtype)
+    centres = centres_of(loss, pending)
     part = keeper.part("estimate")
     estimates = estimate_at(loss, centres, [begun["t"] for begun, _ in pending], config, part)
     part.forget()
@@ -110,6 +113,12 @@ def measure(loss: dln.LinearLoss, pending: list, config: SaddleConfig, keeper) -
         truth = {"true_lambda": float(known.value), "true_multiplicity": known.multiplicity}
         records.append({**begun, **truth, "true_rank": rank, **checkpoint_record(estimate)})
     return records
+
+
+def centres_of(loss: dln.LinearLoss, pending: list) -> Params:
+    """One stack on the loss's device; what an earlier start left comes from the CPU."""
+    inputs = loss.inputs
+    return stack([to(params, inputs.device, inputs.dtype) for _, params in pending])
 
 
 def estimate_at(

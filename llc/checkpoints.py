@@ -86,6 +86,17 @@ class Keeper:
         """Whether a write is under way."""
         return self._shared.writing
 
+    @property
+    def ended(self) -> bool:
+        """Whether `tick` has raised the reason to end."""
+        return self._shared.ended
+
+    def remove(self) -> None:
+        """Delete the file, and what a kill in the middle of a write left beside it."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            _part(self.path).unlink(missing_ok=True)
+
     def stop(self, reason: BaseException) -> None:
         """Ask for an end: the next `tick` writes the file and raises `reason`."""
         self._shared.reason = reason
@@ -99,6 +110,7 @@ class Keeper:
         if self.pausing():
             self._shared.write()
         if self._shared.reason is not None:
+            self._shared.ended = True
             raise self._shared.reason
 
 
@@ -111,7 +123,7 @@ class _Shared:
         self.held: dict[str, Callable[[], Any]] = {}
         self.left: dict[str, Any] = {}
         self.reason: BaseException | None = None
-        self.writing = False
+        self.writing = self.ended = False
         self._next = monotonic() + period
 
     def due(self) -> bool:
@@ -145,9 +157,14 @@ class _Shared:
     def _replace(self, path: Path) -> None:
         content = {"kept": self.kept, "held": {name: f() for name, f in self.held.items()}}
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
+        part = _part(path)
         with part.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+def _part(path: Path) -> Path:
+    """Where the file is written before it replaces the last one."""
+    return path.with_name(f"{path.name}.part")

@@ -200,9 +200,11 @@ def _means_and_errors(draws: Array, effective: Array | None = None) -> tuple[Arr
     """The same for each centre of (S, C, T) draws; `effective`: their ESS, where known."""
     found = np.isfinite(draws).all((1, 2))
     effective = mixing.ess(draws) if effective is None else effective
+    flat = draws.reshape(len(draws), -1)
     with np.errstate(invalid="ignore"):
-        means = np.where(found, draws.mean((1, 2)), math.nan)
-        errors = draws.reshape(len(draws), -1).std(1, ddof=1) / np.sqrt(effective)
+        means = np.where(found, flat.mean(1), math.nan)
+        # A single draw has no deviation; NumPy would warn, and its ESS is NaN anyway.
+        errors = flat.std(1, ddof=min(1, flat.shape[1] - 1)) / np.sqrt(effective)
     return means, np.where(found, errors, math.nan)
 
 

@@ -47,7 +47,8 @@ def estimate_llc(
     the random streams. full_data_trace: take L over all data at every draw instead of the step's
     minibatch. distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
     (with four chains a third more steps), which the status needs to be trustworthy. keeper: where
-    to leave the chains when stopped, and to take them up again.
+    to leave the chains when stopped, and to take them up again: a `part` of its own for every
+    estimate, since what it holds is taken for this one's.
     Returns: an `LLCEstimate`; failure inside sampling is its `status`, never an exception.
     Raises: ValueError for a centre that is not finite, nβ ≤ 0, or a batch larger than the data.
     """
@@ -163,9 +164,11 @@ def _cool(
             trace = trace._replace(
                 seconds=trace.seconds + before.seconds, gradients=trace.gradients + before.gradients
             )
+        if stage == len(COOLING):
+            trace = trace._replace(last={})  # not needed any more, and as large as the stack
         keeper.keep("cooled", {"stages": stage, "trace": trace._asdict()})
     assert trace is not None
-    return trace._replace(last={})
+    return trace
 
 
 def _heat(config: SGLDConfig) -> float:

@@ -114,7 +114,10 @@ class Recorder:
         for name in RECORDED:
             value = state[name]
             setattr(self, name, value.to(device) if isinstance(value, Tensor) else value)
-        self.checks = {step: Check(*values) for step, values in state["checks"].items()}
+        self.checks = {
+            step: Check(*(value.to(device) for value in values))
+            for step, values in state["checks"].items()
+        }
         self.last = last
 
     def all_diverged(self) -> bool:

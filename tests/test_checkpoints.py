@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from oracles import quadratic_loss
@@ -11,10 +13,13 @@ from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.params import unstack
 from llc.posterior import LocalPosterior
+from llc.samplers.base import Check
 from llc.samplers.sgld import sgld
 from llc.sampling import Schedule, sample
 from llc.streams import Stream
+from llc.trace import Recorder
 from llc.training import train
+from llc.training.loop import checkpoints
 
 TIMING = {"seconds"}
 
@@ -94,6 +99,51 @@ def test_chains_go_on_to_the_last_bit(kind, model, small, shared, tmp_path, monk
     assert_equal(whole._asdict(), resumed._asdict())
 
 
+def test_a_group_that_has_diverged_rests_while_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(llc.sampling.threads, "SMALL", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # a group each
+    monkeypatch.setattr(llc.sampling.feed, "block_steps", lambda *_: 4)
+    centres = {"w": torch.zeros(2, 1, dtype=torch.float64)}
+    posterior = LocalPosterior.around(quadratic_loss([1.0]), centres, 16.0, 1.0)
+
+    def work(keeper):
+        start = {"w": torch.tensor([[1e9], [0.0]], dtype=torch.float64)}
+        streams, schedule = [Stream(2, chain) for chain in range(2)], Schedule(900, 50)
+        return sample(
+            posterior, lambda p: sgld(p, 0.01, 7), schedule, streams, start=start, keeper=keeper
+        )
+
+    whole = work(Keeper())
+    assert whole.diverged_at.tolist() == [0, -1]
+    assert whole.chain_steps == 900 + 120
+    assert_equal(whole._asdict(), work(Keeper(tmp_path / "c.pt", period=0))._asdict())
+
+
+def test_what_was_recorded_comes_back_to_the_device_of_the_chains():
+    posterior = SimpleNamespace(
+        centre=SimpleNamespace(flat=torch.empty(2, device="meta")), chains=2, centre_loss=None
+    )
+    recorder = Recorder(posterior, 9, 1, False, True)
+    recorder.checks[0] = Check(torch.zeros(2), torch.zeros(2))  # as read from a file: on the CPU
+    state = {
+        name: torch.zeros(value.shape) if isinstance(value, torch.Tensor) else value
+        for name, value in recorder.state().items()
+    }
+    recorder.restore(state, posterior.centre)
+    restored = [recorder.loss, recorder.distance, recorder.diverged_at, *recorder.checks[0]]
+    assert {value.device.type for value in restored} == {"meta"}
+
+
+def test_minibatch_losses_come_back_to_the_device_of_the_network():
+    keeper = Keeper()
+    keeper._shared.left["training"] = {"done": 3, "losses": torch.zeros(3), "trainer": {}}
+    trainer = SimpleNamespace(
+        params=lambda: {"w": torch.empty(1, device="meta")}, restore=lambda state: None, block=1
+    )
+    point = next(checkpoints(trainer, 3, 5, keeper, None))
+    assert point.losses.device.type == "meta"
+
+
 def test_a_trace_whose_chains_all_diverged_ends_where_it_did(tmp_path, monkeypatch):
     monkeypatch.setattr(llc.sampling.feed, "block_steps", lambda *_: 4)
     posterior = LocalPosterior.around(
@@ -155,6 +205,13 @@ def test_an_estimate_goes_on_in_any_of_its_phases(tmp_path):
     assert_equal(whole.trace._asdict(), resumed.trace._asdict())
 
 
+def test_what_an_estimate_keeps_is_no_copy_of_the_parameters():
+    config, keeper = SGLDConfig(epsilon=1e-3, gamma=1.0, num_steps=10, batch_size=50), Keeper()
+    centre = {"w": torch.zeros(1, dtype=torch.float64)}
+    estimate_llc(quadratic_loss([1.0]), centre, nbeta=16.0, sgld_config=config, keeper=keeper)
+    assert keeper.kept("chains")["last"] == keeper.kept("cooled")["trace"]["last"] == {}
+
+
 def test_a_request_to_stop_writes_and_raises(tmp_path):
     path = tmp_path / "folder" / "c.pt"
     keeper = Keeper(path)
@@ -165,8 +222,10 @@ def test_a_request_to_stop_writes_and_raises(tmp_path):
         assert keeper.at_work
         keeper.stop(KilledError())
         assert keeper.pausing()
+        assert not keeper.ended
         with pytest.raises(KilledError):
             keeper.tick()
+    assert keeper.ended
     assert not keeper.at_work
     later = Keeper(path)
     assert later.load()
@@ -204,6 +263,9 @@ def test_a_kill_while_writing_leaves_the_last_complete_file(tmp_path, monkeypatc
     later = Keeper(path)
     assert later.load()
     assert later.kept("step") == 1
+    assert len(list(tmp_path.iterdir())) == 2
+    later.remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path):

@@ -23,6 +23,12 @@ from llc.trace import Trace
 NBETA = 4.0
 
 
+def test_a_single_draw_has_a_mean_and_no_error():
+    mean, error = mean_and_error(np.ones((1, 1)))
+    assert mean == 1
+    assert math.isnan(error)
+
+
 def made(draws, *, norms=None, diverged=None):
     """A trace with these nβ(L − L*) (C, T)."""
     draws = torch.as_tensor(np.asarray(draws), dtype=torch.float64)

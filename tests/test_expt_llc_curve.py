@@ -83,6 +83,11 @@ MISTAKES = [
     ("model_data_config.label_noise_level=1.5", "model_data_config.label_noise_level=1.5: ", "[0"),
     ("training_config.l2_regularization=-1", "training_config.l2_regularization=-1: ", ">= 0"),
     ("sgld_config.batch_size=1501", "sgld_config.batch_size=1501: ", "num_training_data=1500"),
+    (
+        "training_config.num_steps=20000 logging_period=5",
+        "logging_period=5: gives 4001 checkpoints",
+        "use logging_period=14 or more",
+    ),
     ("dtype=float16", "dtype='float16': ", "'bfloat16'"),
 ]
 
@@ -90,7 +95,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("mistake", "start", "remedy"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_wrong_input_is_one_line_before_any_work(mistake, start, remedy, tmp_path, capsys):
     target = tmp_path / "runs"
-    assert run("-F", str(target), "with", *SMALL, mistake) == 2
+    assert run("-F", str(target), "with", *SMALL, *shlex.split(mistake)) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"error: {start}")
     assert remedy in error

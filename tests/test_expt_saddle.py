@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import xarray as xr
 
 import expt_dln_saddle_dynamics as script
+from llc.checkpoints import Keeper
 from llc.config import ConfigError, SaddleConfig, SGLDConfig, as_plain, parse
 from llc.estimate import estimate_llc
 from llc.models import dln
@@ -231,6 +233,61 @@ def test_training_that_diverges_is_said_and_no_crash(tmp_path, capsys):
     assert "training: diverged by step" in capsys.readouterr().out
 
 
+class KilledError(BaseException):
+    pass
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """Runs a command until what is written fulfils a condition."""
+    monkeypatch.setenv("LLC_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr("llc.checkpoints.SHARE", math.inf)
+
+    def run_until(condition, *arguments):
+        def tick(keeper):
+            original(keeper)
+            if condition({name: state() for name, state in keeper._shared.held.items()}):
+                raise KilledError
+
+        original = Keeper.tick
+        with monkeypatch.context() as patch:
+            patch.setattr(Keeper, "tick", tick)
+            with pytest.raises(KilledError):
+                run(*arguments)
+
+    return run_until
+
+
+def test_a_run_killed_in_its_last_estimates_does_not_train_again(killed, tmp_path, monkeypatch):
+    command = ["-F", str(tmp_path), "with", *SMALL]
+    killed(lambda held: "estimate/chains" in held, *command)
+
+    def advance(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("llc.training.stacked._StackedTrainer.advance", advance)
+    assert run(*command) == 0
+    assert column(tmp_path / "2", "t") == STEPS
+
+
+def test_a_resumed_run_that_adds_nothing_has_the_whole_record(killed, tmp_path):
+    options = ["training_config.learning_rate=1.0", "max_stacked_chains=1"]
+    command = ["-F", str(tmp_path), "with", *SMALL, *options]
+    killed(lambda held: held["training"]["done"] > 0, *command)
+    assert run(*command) == 0
+    info = recorded(tmp_path / "2", "info.json")
+    assert info["resumed_from"] == "1"
+    assert info["training_status"].startswith("diverged by step ")
+    assert [record["t"] for record in info["records"]] == [0]
+    assert (tmp_path / "2" / "traces.nc").exists()
+
+
+def test_centres_come_to_the_device_of_the_loss():
+    loss = SimpleNamespace(inputs=torch.empty(1, device="meta"))
+    pending = [({}, {"w": torch.zeros(2)}), ({}, {"w": torch.empty(2, device="meta")})]
+    assert script.centres_of(loss, pending)["w"].device.type == "meta"
+
+
 def test_chains_that_diverge_are_counted(tmp_path, capsys):
     assert run("-F", str(tmp_path), "with", *SMALL, "sgld_config.epsilon=1", "do_plot=True") == 0
     info = recorded(tmp_path / "1", "info.json")
@@ -238,6 +295,23 @@ def test_chains_that_diverge_are_counted(tmp_path, capsys):
     assert all(record["lambdahat"] is None for record in info["records"])
     assert all(record["num_diverged_chains"] == 1 for record in info["records"])
     assert "status: 6 diverged" in capsys.readouterr().out
+
+
+def test_a_broken_checkpoint_and_an_impossible_period_are_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("llc.checkpoints.SHARE", float("inf"))
+    monkeypatch.setenv("LLC_CHECKPOINT_SECONDS", "soon")
+    assert run("-F", str(tmp_path), "with", *SMALL) == 2
+    assert "LLC_CHECKPOINT_SECONDS=soon: must be" in capsys.readouterr().err
+    monkeypatch.setenv("LLC_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setattr("llc.checkpoints.Keeper.remove", lambda _: None)  # as a kill would leave it
+    assert run("-F", str(tmp_path), "with", *SMALL) == 0
+    (file,) = tmp_path.glob("_checkpoints/*.pt")
+    file.write_bytes(b"no checkpoint")
+    capsys.readouterr()
+    assert run("-F", str(tmp_path), "with", *SMALL) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "delete it to start afresh" in error
+    assert str(file) in error
 
 
 def test_same_seed_same_numbers(tmp_path):

@@ -356,6 +356,47 @@ def test_full_disk_leaves_the_last_whole_record(ex, tmp_path, monkeypatch, capsy
     assert strict(tmp_path / "1" / "run.json")["status"] == "RUNNING"
 
 
+def test_a_lost_record_keeps_the_checkpoint(ex, tmp_path):
+    def main(_run):
+        keeper = tracking.keeper(_run)
+        keeper.stop(RuntimeError())
+        with pytest.raises(RuntimeError):
+            keeper.tick()
+        if lose:
+            _run._failed_observers.append(_run.observers[0])
+
+    ex.main(main)
+    for lose in (True, False):
+        assert execute(ex, ["toy.py", "-F", str(tmp_path)]) == int(lose)
+        assert len(list(tmp_path.glob("_checkpoints/*.pt"))) == int(lose)
+
+
+def test_nothing_disturbs_a_run_that_ends_after_a_long_write(ex, tmp_path, monkeypatch):
+    monkeypatch.setattr("llc.tracking.interrupts.GRACE_SECONDS", 0.1)
+
+    def main(_run):
+        keeper, stop = tracking.keeper(_run), _run._stop_heartbeat
+
+        def slowly():  # the alarm, and a second signal
+            assert keeper.ended
+            time.sleep(0.3)
+            signal.raise_signal(signal.SIGTERM)
+            stop()
+
+        def state():
+            time.sleep(0.15)
+            return 1
+
+        monkeypatch.setattr(_run, "_stop_heartbeat", slowly)
+        with keeper.holding("loop", state):
+            signal.raise_signal(signal.SIGTERM)
+            keeper.tick()
+
+    ex.main(main)
+    assert execute(ex, ["toy.py", "-F", str(tmp_path)]) == 75
+    assert strict(tmp_path / "1" / "run.json")["status"] == "INTERRUPTED"
+
+
 def test_heartbeats_while_recording(tmp_path):
     ex = tracking.experiment("beats", InProcessConfig)
 

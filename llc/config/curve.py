@@ -13,6 +13,7 @@ from llc.config.shared import (
     TrainingConfig,
     check_batch_size,
     check_device,
+    check_logging_period,
     inverse_temperature,
 )
 
@@ -88,4 +89,5 @@ class CurveConfig:
         for group in ("sgld_config", "training_config"):
             size = getattr(self, group).batch_size
             check_batch_size(size, self.num_training_data, f"{prefix}{group}.")
+        check_logging_period(self.logging_period, self.training_config.num_steps, prefix)
         check_device(self.device, prefix)

@@ -16,10 +16,10 @@ from llc.config.shared import (
     TrainingConfig,
     check_batch_size,
     check_device,
+    check_logging_period,
+    count_checkpoints,
     inverse_temperature,
 )
-
-MAX_CHECKPOINTS = 1500  # a record takes up to 600 bytes, and `info` has room for a million
 
 # All draws count, as in the published curves: a chain of 100 steps from w* tells how much loss it
 # meets nearby. It is no sample from equilibrium, which it has not reached after 90 steps either.
@@ -74,7 +74,7 @@ class SaddleConfig:
     @property
     def num_checkpoints(self) -> int:
         """Steps 0, logging_period, 2·logging_period, … and the last one."""
-        return 1 + -(-self.training_config.num_steps // self.logging_period)
+        return count_checkpoints(self.training_config.num_steps, self.logging_period)
 
     @property
     def group_size(self) -> int:
@@ -92,11 +92,5 @@ class SaddleConfig:
                 f"{self.sgld_config.num_chains} chains of at least one checkpoint: use "
                 f"max_stacked_chains={self.sgld_config.num_chains} or more, or fewer num_chains"
             )
-        if self.num_checkpoints > MAX_CHECKPOINTS:
-            fits = -(-self.training_config.num_steps // (MAX_CHECKPOINTS - 1))
-            raise ConfigError(
-                f"{prefix}logging_period={self.logging_period}: gives {self.num_checkpoints} "
-                f"checkpoints and the record has room for {MAX_CHECKPOINTS}: use "
-                f"logging_period={fits} or more"
-            )
+        check_logging_period(self.logging_period, self.training_config.num_steps, prefix)
         check_device(self.device, prefix)

@@ -14,6 +14,8 @@ DType = Annotated[str, OneOf("float32", "float64")]
 # NumPy's global generator, which Sacred seeds, takes no more than 32 bits.
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 
+MAX_CHECKPOINTS = 1500  # a record takes up to 600 bytes, and `info` has room for a million
+
 
 @dataclass(frozen=True)
 class SGLDConfig:
@@ -98,6 +100,22 @@ def check_batch_size(batch_size: int, num_data: int, prefix: str) -> None:
     if batch_size > num_data:
         raise ConfigError(
             f"{prefix}batch_size={batch_size}: must be at most num_training_data={num_data}"
+        )
+
+
+def count_checkpoints(num_steps: int, logging_period: int) -> int:
+    """How many of the steps 0, logging_period, 2·logging_period, … and the last one there are."""
+    return 1 + -(-num_steps // logging_period)
+
+
+def check_logging_period(logging_period: int, num_steps: int, prefix: str) -> None:
+    """Raise ConfigError when the record has no room for as many checkpoints."""
+    count = count_checkpoints(num_steps, logging_period)
+    if count > MAX_CHECKPOINTS:
+        fits = -(-num_steps // (MAX_CHECKPOINTS - 1))
+        raise ConfigError(
+            f"{prefix}logging_period={logging_period}: gives {count} checkpoints and the record "
+            f"has room for {MAX_CHECKPOINTS}: use logging_period={fits} or more"
         )
 
 

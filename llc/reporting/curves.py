@@ -61,6 +61,8 @@ class Curve:
         keeper.keep("records", self.records)
         for record in self.records:
             self._log(record)
+        if self.records:  # perhaps nothing is added any more
+            self._save()
 
     @property
     def reached(self) -> int:

@@ -142,6 +142,8 @@ class _Chains:
     @torch.no_grad()
     def advance(self, halt: Halt, bar: "tqdm[int] | None") -> None:
         """Block after block, to the end, until every chain has diverged, or until `halt`."""
+        if self.finished:  # while other groups go on
+            return
         recorder = self.recorder
         with intra_op_threads(1 if self.ahead else torch.get_num_threads()):
             for block in self.feed.blocks(halt, ahead=self.ahead):

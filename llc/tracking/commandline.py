@@ -72,8 +72,8 @@ def _execute(ex: Any, argv: Sequence[str]) -> int:
         _show_failure(sacred_run.pdb)
         return FAILED
     finally:
-        release(sacred_run)
         problem = incomplete_record(sacred_run)
+        release(sacred_run, recorded=problem is None)
         if problem:
             _say(f"error: {problem}")
     return FAILED if problem else COMPLETED

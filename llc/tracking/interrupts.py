@@ -42,21 +42,25 @@ def interruptible(ex: Any) -> Iterator[None]:
     def handle(signum: int, frame: Any) -> None:
         nonlocal raised_at
         run = ex.current_run
-        winding_up = run is not None and run.status not in (None, "RUNNING")
+        keeper = getattr(run, "keeper", None)
+        # Sacred stops its heartbeat, which takes a while, before it says that a run has ended.
+        ended = keeper is not None and keeper.ended
+        winding_up = ended or (run is not None and run.status not in (None, "RUNNING"))
         now = time.monotonic()
         # After the grace a signal counts again: the first one may have been lost in a __del__.
         if winding_up or now - raised_at < GRACE_SECONDS:
             return
         raised_at = now
-        keeper = getattr(run, "keeper", None)
         if keeper is None or not keeper.at_work:
             raise Interrupted(signum)
         keeper.stop(Interrupted(signum))
 
         def lose_patience(_: int, __: Any) -> None:
+            nonlocal raised_at
             if keeper.writing:
                 signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
-            elif run.status == "RUNNING":
+            elif run.status == "RUNNING" and not keeper.ended:
+                raised_at = time.monotonic()
                 raise Interrupted(signum)
 
         signal.signal(signal.SIGALRM, lose_patience)

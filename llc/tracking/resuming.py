@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +13,7 @@ from typing import IO, Any
 import torch
 
 from llc.checkpoints import PERIOD, Keeper
+from llc.config import ConfigError
 from llc.tracking.quiet_sacred import FileStorageObserver
 from llc.tracking.writing import record
 
@@ -24,28 +26,47 @@ def keeper(_run: Any) -> Keeper:
 
     Its file is found by the configuration, the sources, and what else the last bit depends on
     (PyTorch's version, threads, device): a start after a change begins afresh. It goes when the
-    run completes. `info` says which run was taken up, as `resumed_from`. Without an observer, or
-    while another start of the same command is alive, nothing is written.
+    run completes with a whole record. `info` says which run was taken up, as `resumed_from`.
+    Without an observer, or while another start of the same command is alive, nothing is written.
     """
     path = _path(_run)
     lock = None if path is None else _lock(path)
+    _run.keeper_lock = lock
     if path is not None and lock is None:
         print("the same command is running already: this run keeps no checkpoint")
-    here = Keeper(path if lock else None, float(os.environ.get(SECONDS, PERIOD)))
-    if here.load():
+    here = Keeper(path if lock else None, _period())
+    try:
+        resumed = here.load()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if resumed:
         earlier = here.kept("run")
         record(_run, resumed_from=earlier)
         print(f"going on from run {earlier}")
     here.keep("run", str(_run._id))
-    _run.keeper, _run.keeper_lock = here, lock
+    _run.keeper = here
     return here
 
 
-def release(_run: Any) -> None:
-    """Let go of the keeper of a run that has ended; a completed run needs its file no more."""
+def _period() -> float:
+    given = os.environ.get(SECONDS, str(PERIOD))
+    try:
+        period = float(given)
+    except ValueError:
+        period = math.nan
+    if not period >= 0:
+        raise ConfigError(f"{SECONDS}={given}: must be a number of seconds >= 0")
+    return period
+
+
+def release(_run: Any, *, recorded: bool) -> None:
+    """Let go of the keeper of a run that has ended.
+
+    A completed run needs its file no more, unless its record was lost.
+    """
     here, lock = getattr(_run, "keeper", None), getattr(_run, "keeper_lock", None)
-    if here is not None and here.path is not None and _run.status == "COMPLETED":
-        here.path.unlink(missing_ok=True)
+    if here is not None and recorded and _run.status == "COMPLETED":
+        here.remove()
     if lock is not None:
         lock.close()
 

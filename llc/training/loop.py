@@ -62,8 +62,9 @@ def checkpoints(
         return {"done": done, "losses": losses, "trainer": trainer.state()}
 
     if left := keeper.left("training"):
-        done, losses = left["done"], left["losses"]
         trainer.restore(left["trainer"])
+        device = next(iter(trainer.params().values())).device
+        done, losses = left["done"], left["losses"].to(device)
     silent = None if label else True  # None: only where stderr is no terminal
     bar = tqdm(total=num_steps, initial=done, unit="step", desc=label and label(), disable=silent)
     with bar, keeper.holding("training", state):
