@@ -99,15 +99,16 @@ def status(texts: Sequence[str]) -> list[Line]:
 
 def records(place: str) -> Iterator[Record]:
     """The runs recorded below the directory `place`; those that cannot be read are named."""
-    for directory in sorted(Path(place).glob("*/config.json")):
+    for file in sorted(Path(place).glob("*/config.json")):
+        directory = file.parent
         try:
-            config = json.loads(directory.read_text(encoding="utf-8"))
-            run = json.loads(directory.with_name("run.json").read_text(encoding="utf-8"))
+            config = json.loads(file.read_text(encoding="utf-8"))
+            run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
             state, why = _state(run)
-            note = f"{directory.parent}{why and f' ({why})'}"
+            note = f"{directory} ({why})" if why else str(directory)
             record = Record(run["experiment"]["name"], config, state, run["start_time"], note)
         except (OSError, ValueError, KeyError, TypeError):
-            print(f"{directory.parent}: cannot be read, left out", file=sys.stderr)
+            print(f"{directory}: cannot be read, left out", file=sys.stderr)
         else:
             yield record
 
