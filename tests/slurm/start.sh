@@ -26,6 +26,7 @@ AuthInfo=socket=$dir/munge.socket,cred_expire=5
 CredType=cred/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+SchedulerParameters=bf_interval=3,sched_interval=3
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 JobAcctGatherType=jobacct_gather/none
