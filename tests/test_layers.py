@@ -12,7 +12,7 @@ ORDER = [
     "theory", "config", "devices", "checkpoints", "params", "products", "streams", "vision",
     "models", "data", "posterior", "training", "samplers", "trace", "sampling", "mixing",
     "diagnostics", "estimate", "calibrate", "geometry", "figures", "tracking", "reporting",
-    "records", "commands",
+    "records", "commands", "__main__",
 ]
 # fmt: on
 CONFINED = {

@@ -27,7 +27,7 @@ Exit codes of `tracking.run`:
     130  interrupted by Ctrl-C (status INTERRUPTED)
 """
 
-from llc.tracking.commandline import run
+from llc.tracking.commandline import planned, run
 from llc.tracking.experiments import experiment
 from llc.tracking.interrupts import Interrupted
 from llc.tracking.resuming import keeper
@@ -40,6 +40,7 @@ __all__ = [
     "keeper",
     "log_curve",
     "plain",
+    "planned",
     "record",
     "run",
     "run_directory",

@@ -50,6 +50,22 @@ def execute(ex: Any, argv: Sequence[str]) -> int:
         return interrupt.exit_code
 
 
+def planned(ex: Any, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config that the command line `argv` would run with, and its options; nothing is run.
+
+    Raises:
+        ConfigError: in one line, where it would not run.
+    """
+    request = _read(ex, argv)
+    if request is None:
+        raise ConfigError("asks for help")
+    # Whether the device exists is for the machine to say that runs the line.
+    updates = {**request.updates, "device": "auto"}
+    prepared = ex._create_run(request.command, updates, request.named_configs, {}, {}, {})
+    config = as_plain(parse(ex.config_class, prepared.config))
+    return {**config, "device": request.updates.get("device", "auto")}, request.options
+
+
 def _execute(ex: Any, argv: Sequence[str]) -> int:
     debug = False
     try:
