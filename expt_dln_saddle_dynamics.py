@@ -6,7 +6,8 @@ Weights start at N(0, σ²) with σ² = width^(−initialisation_exponent): the 
 *variance*, the γ of arXiv 2106.15933. Inputs are N(0, I), the teacher is 10·diag(1, …, in_out_dim).
 λ̂ of each checkpoint is taken at its own answers, so that w* is a global minimum with loss 0.
 `info` holds a record per checkpoint, `traces.nc` all loss traces, `saddle.png` the picture.
-Exit codes: 0 completed, 1 failed, 2 bad input, 75 SIGTERM or SIGUSR2, 130 Ctrl-C.
+Exit codes: 0 completed, 1 failed, 2 bad input, 3 on disk but not all of it in MongoDB (-m),
+75 SIGTERM or SIGUSR2, 130 Ctrl-C.
 """
 
 import math
