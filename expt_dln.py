@@ -4,7 +4,8 @@
 
 ε is the step size of Δw = −(ε/2)∇U + √ε ξ with U(w) = nβ L_n(w) + (γ/2)‖w − w*‖².
 `info` holds the scalars, `traces.nc` the traces (ArviZ opens it), `llc.png` the picture.
-Exit codes: 0 completed, 1 failed, 2 bad input, 75 SIGTERM or SIGUSR2, 130 Ctrl-C.
+Exit codes: 0 completed, 1 failed, 2 bad input, 3 on disk but not all of it in MongoDB (-m),
+75 SIGTERM or SIGUSR2, 130 Ctrl-C.
 """
 
 import math
@@ -86,10 +87,7 @@ def main(_run, _config):
             save(_run, at_trained, None, "trained_", f"{title}, at the trained parameter")
             print(report("λ̂(trained)", at_trained, None, verbose=config.verbose))
         tracking.record(_run, trained_param_info=record)
-    if directory := tracking.run_directory(_run):
-        print(f"run directory: {directory}\npicture:       {directory / 'llc.png'}")
-    else:
-        print("nothing was recorded: add -F runs/dln before 'with'")
+    print(tracking.whereabouts(_run, "llc.png"))
     return None if math.isnan(at_truth.mean) else at_truth.mean
 
 

@@ -6,7 +6,8 @@ Weights start at N(0, σ²) with σ² = width^(−initialisation_exponent): the 
 *variance*, the γ of arXiv 2106.15933. Inputs are N(0, I), the teacher is 10·diag(1, …, in_out_dim).
 λ̂ of each checkpoint is taken at its own answers, so that w* is a global minimum with loss 0.
 `info` holds a record per checkpoint, `traces.nc` all loss traces, `saddle.png` the picture.
-Exit codes: 0 completed, 1 failed, 2 bad input, 75 SIGTERM or SIGUSR2, 130 Ctrl-C.
+Exit codes: 0 completed, 1 failed, 2 bad input, 3 on disk but not all of it in MongoDB (-m),
+75 SIGTERM or SIGUSR2, 130 Ctrl-C.
 """
 
 import math
@@ -28,7 +29,6 @@ from llc.streams import Stream, derived_seed, generator
 from llc.theory import deep_linear
 from llc.training import Checkpoint, train
 
-PICTURE = "saddle.png"
 LEARNED = 1.0  # a tenth of the teacher's smallest singular value
 
 ex = tracking.experiment("dln_saddle_dynamics", SaddleConfig)
@@ -53,15 +53,13 @@ def main(_run, _config):
         draws=config.sgld_config.draws,
         nbeta=config.nbeta,
         title=f"deep linear network {'-'.join(map(str, config.widths))}",
-        picture=PICTURE if config.do_plot else None,
+        picture="saddle.png" if config.do_plot else None,
         verbose=config.verbose,
     )
     pending = keeper.kept("pending") or []
     keeper.keep("pending", pending)
-    stream, every = Stream(config.seed), config.logging_period
-    end = config.training_config.num_steps
-    training = train(loss, start, config.training_config, stream, every, keeper, curve.label)
-    for checkpoint in training:
+    settings, every, stream = config.training_config, config.logging_period, Stream(config.seed)
+    for checkpoint in train(loss, start, settings, stream, every, keeper, curve.label):
         begun = begin(loss, checkpoint)
         if not math.isfinite(begun["train_loss"]):
             curve.diverged(checkpoint.step)
@@ -70,7 +68,7 @@ def main(_run, _config):
             pending.append((begun, checkpoint.params))
         # The last group too while training stands here: a resumed run need not train again.
         full = len(pending) == config.group_size
-        if pending and (full or checkpoint.step == end):
+        if pending and (full or checkpoint.step == settings.num_steps):
             curve.add(measure(loss, pending, config, keeper))
             pending.clear()
     if pending:

@@ -6,7 +6,8 @@
 answers), with BatchNorm at its running statistics. ε is the step size of Δw = −(ε/2)∇U + √ε ξ with
 U(w) = nβ L_n(w) + (γ/2)‖w − w*‖². `info` holds a record per checkpoint, `traces.nc` the traces,
 `llc_curve.png` the picture. The same command again goes on where a run was stopped.
-Exit codes: 0 completed, 1 failed, 2 bad input, 75 SIGTERM or SIGUSR2, 130 Ctrl-C.
+Exit codes: 0 completed, 1 failed, 2 bad input, 3 on disk but not all of it in MongoDB (-m),
+75 SIGTERM or SIGUSR2, 130 Ctrl-C.
 """
 
 from functools import partial

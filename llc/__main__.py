@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {  # name: (module with main(argv) -> exit code, what it does)
+    "runs": ("llc.records.commandline", "show recorded runs as one table"),
     "run-line": ("llc.commands.running", "run line K of a command file"),
     "status": ("llc.commands.status", "tell what became of each line of a command file"),
 }

@@ -132,7 +132,12 @@ def test_same_seed_same_numbers(tmp_path):
     for _ in range(2):
         assert run("-F", str(tmp_path), "with", *SMALL, "seed=7") == 0
     first, second = (recorded(tmp_path / k, "info.json") for k in "12")
-    timings = {"chain_steps_per_second", "sampling_seconds", "companion_seconds"}
+    timings = {
+        "chain_steps_per_second",
+        "sampling_seconds",
+        "companion_seconds",
+        "peak_memory_mb",
+    }
     assert {k: v for k, v in first.items() if k not in timings} == {
         k: v for k, v in second.items() if k not in timings
     }

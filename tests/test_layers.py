@@ -9,14 +9,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # fmt: off
 ORDER = [
-    "theory", "config", "devices", "checkpoints", "params", "products", "streams", "vision",
-    "models", "data", "posterior", "training", "samplers", "trace", "sampling", "mixing",
+    "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
+    "vision", "models", "data", "posterior", "training", "samplers", "trace", "sampling", "mixing",
     "diagnostics", "estimate", "calibrate", "geometry", "figures", "tracking", "reporting",
     "records", "commands", "__main__",
 ]
 # fmt: on
 CONFINED = {
     "sacred": {"tracking", "records"},
+    "pymongo": {"mongodb", "tracking", "records"},
+    "gridfs": {"tracking", "records"},
+    "bson": {"tracking", "records"},
     "arviz": {"diagnostics", "figures"},
     "torchvision": {"vision"},
     "sklearn": {"data"},

@@ -104,13 +104,7 @@ class Curve:
             lines.append("status: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
             if below := counts["below the centre"]:
                 lines.append(f"warning: at {below} checkpoints w* is no minimum, and λ̂ is biased")
-        directory = tracking.run_directory(self._run)
-        if directory is None:
-            lines.append("nothing was recorded: add -F runs before 'with'")
-        else:
-            lines.append(f"run directory: {directory}")
-            if self.picture and self.records:
-                lines.append(f"picture:       {directory / self.picture}")
+        lines.append(tracking.whereabouts(self._run, self.picture if self.records else None))
         return "\n".join(lines)
 
     def _log(self, record: Record) -> None:

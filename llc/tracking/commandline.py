@@ -16,12 +16,13 @@ from docopt import DocoptExit, docopt
 
 from llc.config import ConfigError, as_plain, parse
 from llc.tracking.interrupts import Interrupted, interruptible
-from llc.tracking.observers import incomplete_record, prepare_observers
+from llc.tracking.places import close, incomplete_record, prepare_observers, read_address
 from llc.tracking.quiet_sacred import get_config_updates, print_filtered_stacktrace
 from llc.tracking.resuming import release
 
-COMPLETED, FAILED, BAD_INPUT = 0, 1, 2
+COMPLETED, FAILED, BAD_INPUT, ONLY_ON_DISK = 0, 1, 2, 3
 
+LAST_BEAT_SECONDS = 60.0
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -88,11 +89,13 @@ def _execute(ex: Any, argv: Sequence[str]) -> int:
         _show_failure(sacred_run.pdb)
         return FAILED
     finally:
-        problem = incomplete_record(sacred_run)
+        problem, not_delivered = incomplete_record(sacred_run), close(sacred_run)
         release(sacred_run, recorded=problem is None)
-        if problem:
-            _say(f"error: {problem}")
-    return FAILED if problem else COMPLETED
+        for text in filter(None, (problem, not_delivered)):
+            _say(f"error: {text}")
+    if problem:
+        return FAILED
+    return ONLY_ON_DISK if not_delivered else COMPLETED
 
 
 def _read(ex: Any, argv: Sequence[str]) -> Request | None:
@@ -154,6 +157,10 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ConfigError("-F '': must be a directory")
     if options["--capture"] not in (None, "no", "sys", "fd"):
         raise ConfigError(f"-C {options['--capture']}: must be one of no, sys, fd")
+    if options["--mongo_db"] is not None:
+        read_address(options["--mongo_db"])
+        if options["--queue"]:
+            raise ConfigError("-q: runs are queued in files only, not in MongoDB: leave out -m")
     beat = options["--beat-interval"]
     if beat is not None:
         try:
@@ -168,19 +175,23 @@ def _check_options(options: dict[str, Any]) -> None:
 def _prepare(ex: Any, request: Request) -> Any:
     """Make the Sacred run, ready to start: config checked, observers able to write."""
     command, updates, named_configs, options = request
-    sacred_run = ex._create_run(command, updates, named_configs, {}, {}, options)
+    # Sacred's own observer of MongoDB hangs, gives up and piles up copies: ours takes its place.
+    observed = {**options, "--mongo_db": None}
+    sacred_run = ex._create_run(command, updates, named_configs, {}, {}, observed)
+    sacred_run.meta_info["options"]["--mongo_db"] = options["--mongo_db"]
     # The record holds what the run used: 1e5 given for a whole number is recorded as 100000.
     sacred_run.config = as_plain(parse(ex.config_class, sacred_run.config))
-    prepare_observers(sacred_run)
+    prepare_observers(sacred_run, options["--mongo_db"])
     _keep_last_words(sacred_run)
     return sacred_run
 
 
 def _keep_last_words(sacred_run: Any) -> None:
-    """Record the output up to the end of a run that fails or is interrupted.
+    """Record everything up to the end.
 
-    There Sacred closes the capture before its last heartbeat, and with it goes everything
-    printed since the heartbeat before.
+    Where a run fails or is interrupted, Sacred closes the capture before its last heartbeat, and
+    with it goes everything printed since the heartbeat before. And it waits two seconds for that
+    heartbeat: on a slow disk the record would be judged before it is written.
     """
     stop_heartbeat = sacred_run._stop_heartbeat
 
@@ -189,6 +200,8 @@ def _keep_last_words(sacred_run: Any) -> None:
         if captured is not None and captured.closed and captured.final:
             sacred_run.captured_out += captured.get()
         stop_heartbeat()
+        if sacred_run._heartbeat is not None:
+            sacred_run._heartbeat.join(LAST_BEAT_SECONDS)
 
     sacred_run._stop_heartbeat = collect_and_stop
 

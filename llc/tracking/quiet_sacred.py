@@ -11,6 +11,8 @@ with warnings.catch_warnings():
     from sacred.arg_parser import get_config_updates
     from sacred.dependencies import PackageDependency, Source, get_digest
     from sacred.observers import FileStorageObserver
+    from sacred.observers.base import RunObserver
+    from sacred.observers.mongo import parse_mongo_db_arg
     from sacred.serializer import flatten
     from sacred.utils import apply_backspaces_and_linefeeds, print_filtered_stacktrace
 
@@ -26,11 +28,13 @@ SETTINGS.DISCOVER_DEPENDENCIES = "none"
 __all__ = [
     "FileStorageObserver",
     "PackageDependency",
+    "RunObserver",
     "Source",
     "apply_backspaces_and_linefeeds",
     "flatten",
     "get_config_updates",
     "get_digest",
+    "parse_mongo_db_arg",
     "print_filtered_stacktrace",
     "sacred",
 ]

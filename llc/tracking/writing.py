@@ -106,8 +106,24 @@ def artifact(_run: Any, name: str) -> Iterator[Path]:
 
 
 def run_directory(_run: Any) -> Path | None:
-    """Return where the run is recorded on disk, or None where no file observer listens."""
+    """Return where the run is recorded on disk, or None where it is not, or only for a time."""
     for observer in _run.observers:
-        if isinstance(observer, FileStorageObserver) and observer.dir:
+        lasting = not getattr(observer, "temporary", False)
+        if isinstance(observer, FileStorageObserver) and observer.dir and lasting:
             return Path(observer.dir)
     return None
+
+
+def whereabouts(_run: Any, picture: str | None = None) -> str:
+    """Where the run is recorded, for a person at a terminal."""
+    lines = []
+    if directory := run_directory(_run):
+        lines.append(f"run directory: {directory}")
+        if picture:
+            lines.append(f"picture:       {directory / picture}")
+    lines += [
+        f"MongoDB:       run {_run._id} in {observer.address}"
+        for observer in _run.observers
+        if hasattr(observer, "address")
+    ]
+    return "\n".join(lines) or "nothing was recorded: add -F runs before 'with'"

@@ -1,0 +1,85 @@
+"""What every place with runs offers, and how a place is found from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+
+class SourceError(ValueError):
+    """There is nothing to read at a place; the message is one line."""
+
+
+class Found(NamedTuple):
+    """A run as it was recorded."""
+
+    id: str
+    directory: str | None
+    run: Mapping[str, Any]  # Sacred's run.json, with MongoDB's documents in the same form
+    config: Mapping[str, Any]
+    info: Mapping[str, Any]
+
+
+class Broken(NamedTuple):
+    """A run that cannot be read."""
+
+    where: str
+    why: str
+
+
+class Source(Protocol):
+    """A directory tree or a database."""
+
+    name: str
+
+    def runs(self) -> Iterator[Found | Broken]:
+        """Every run there."""
+        ...
+
+    def info(self, run: Any) -> Mapping[str, Any]:
+        """The `info` of a row of the table."""
+        ...
+
+    def metrics(self, run: Any) -> Mapping[str, Any]:
+        """Its metrics: steps and values by name."""
+        ...
+
+    def artifact(self, run: Any, name: str) -> bytes:
+        """The content of one of its files."""
+        ...
+
+
+_opened: dict[str, Source] = {}
+
+
+def open_source(name: str) -> Source:
+    """The place called `name`: `mongodb://host:port/database`, or a directory.
+
+    Raises:
+        SourceError: where it is not there.
+    """
+    # A table names a database without its password: the connection is found again here.
+    if name in _opened:
+        return _opened[name]
+    if "://" not in name:
+        from llc.records.files import Directory
+
+        return Directory(name)
+    from llc.records.mongo import Database
+
+    source = Database(name)
+    _opened[source.name] = source
+    return source
+
+
+def check(run: Any, config: Any, info: Any) -> None:
+    """Refuse what is no record.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    for name, part in (("run", run), ("config", config), ("info", info)):
+        if not isinstance(part, Mapping):
+            raise ValueError(f"{name}: missing" if part is None else f"{name}: not a record")
+    if not isinstance(run.get("status"), str):
+        raise ValueError("run: has no status")
