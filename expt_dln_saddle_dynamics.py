@@ -56,8 +56,7 @@ def main(_run, _config):
         picture="saddle.png" if config.do_plot else None,
         verbose=config.verbose,
     )
-    pending = keeper.kept("pending") or []
-    keeper.keep("pending", pending)
+    keeper.keep("pending", pending := keeper.kept("pending") or [])
     settings, every, stream = config.training_config, config.logging_period, Stream(config.seed)
     for checkpoint in train(loss, start, settings, stream, every, keeper, curve.label):
         begun = begin(loss, checkpoint)
@@ -130,9 +129,7 @@ def estimate_at(
         sgld_config=config.sgld_config,
         seeds=[derived_seed(config.seed, step) for step in steps],
         full_data_trace=not config.loss_trace_minibatch,
-        # Chains of 100 steps do not equilibrate, by design: companions would only confirm it, for
-        # three times the cost.
-        companions=False,
+        companions=False,  # they would only confirm that 100 steps do not equilibrate
         progress=True,
         keeper=keeper,
     )
