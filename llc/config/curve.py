@@ -10,11 +10,11 @@ from llc.config.shared import (
     Device,
     Seed,
     SGLDConfig,
+    Tempered,
     TrainingConfig,
     check_batch_size,
     check_device,
     check_logging_period,
-    inverse_temperature,
 )
 
 NUM_TRAINING_DATA = {"digits": 1500, "cifar10": 50_000}
@@ -52,7 +52,7 @@ class ClassifierTrainingConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class CurveConfig:
+class CurveConfig(Tempered):
     """Every key of `expt_llc_curve.py`: λ̂ along the training of an image classifier."""
 
     expt_name: Annotated[str | None, NumbersAsText()] = None
@@ -73,16 +73,6 @@ class CurveConfig:
     def num_training_data(self) -> int:
         """n."""
         return NUM_TRAINING_DATA[self.model_data_config.data_name]
-
-    @property
-    def itemp_value(self) -> float:
-        """Inverse temperature β: as given, else 1/log n."""
-        return inverse_temperature(self.itemp, self.num_training_data)
-
-    @property
-    def nbeta(self) -> float:
-        """n·β, the one scale that sampler and estimator share."""
-        return self.num_training_data * self.itemp_value
 
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for values that cannot go together, or not on this machine."""

@@ -12,18 +12,18 @@ from llc.config.shared import (
     DType,
     Seed,
     SGLDConfig,
+    Tempered,
     TrainingConfig,
     TrueParamConfig,
     check_batch_size,
     check_device,
-    inverse_temperature,
 )
 
 FUNCTIONAL_RANK_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class DLNConfig:
+class DLNConfig(Tempered):
     """Every key of `expt_dln.py`: λ̂ against λ for deep linear networks."""
 
     expt_name: Annotated[str | None, NumbersAsText()] = None
@@ -56,16 +56,6 @@ class DLNConfig:
     def model_dim(self) -> int:
         """Number of parameters (there are no biases)."""
         return sum(a * b for a, b in zip(self.widths, self.widths[1:], strict=False))
-
-    @property
-    def itemp_value(self) -> float:
-        """Inverse temperature β: as given, else 1/log n."""
-        return inverse_temperature(self.itemp, self.num_training_data)
-
-    @property
-    def nbeta(self) -> float:
-        """n·β, the one scale that sampler and estimator share."""
-        return self.num_training_data * self.itemp_value
 
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for values that cannot go together, or not on this machine."""

@@ -13,12 +13,12 @@ from llc.config.shared import (
     DType,
     Seed,
     SGLDConfig,
+    Tempered,
     TrainingConfig,
     check_batch_size,
     check_device,
     check_logging_period,
     count_checkpoints,
-    inverse_temperature,
 )
 
 # All draws count, as in the published curves: a chain of 100 steps from w* tells how much loss it
@@ -30,7 +30,7 @@ PLAIN_SGD = TrainingConfig(learning_rate=1e-4, momentum=None, batch_size=128, nu
 
 
 @dataclass(frozen=True)
-class SaddleConfig:
+class SaddleConfig(Tempered):
     """Every key of `expt_dln_saddle_dynamics.py`: λ̂ along saddle-to-saddle training."""
 
     expt_name: Annotated[str | None, NumbersAsText()] = None
@@ -60,16 +60,6 @@ class SaddleConfig:
     def initial_deviation(self) -> float:
         """Standard deviation of the initial weights: their *variance* is width^(−exponent)."""
         return math.sqrt(self.width**-self.initialisation_exponent)
-
-    @property
-    def itemp_value(self) -> float:
-        """Inverse temperature β: as given, else 1/log n."""
-        return inverse_temperature(self.itemp, self.num_training_data)
-
-    @property
-    def nbeta(self) -> float:
-        """n·β, the one scale that sampler and estimator share."""
-        return self.num_training_data * self.itemp_value
 
     @property
     def num_checkpoints(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from llc.config.parsing import ConfigError
 from llc.config.rules import AtLeast, Count, NonNegative, OneOf, Positive, Within
@@ -90,9 +90,34 @@ class TrueParamConfig:
             )
 
 
-def inverse_temperature(itemp: float | None, num_data: int) -> float:
-    """β: as given, else 1/log n."""
-    return 1 / math.log(num_data) if itemp is None else itemp
+class HasTemperature(Protocol):
+    """What β and nβ depend on."""
+
+    @property
+    def num_training_data(self) -> int:
+        """n."""
+
+    @property
+    def itemp(self) -> float | None:
+        """β, where it is given."""
+
+    @property
+    def itemp_value(self) -> float:
+        """β."""
+
+
+class Tempered:
+    """β and nβ of a configuration with `itemp` and `num_training_data`."""
+
+    @property
+    def itemp_value(self: HasTemperature) -> float:
+        """Inverse temperature β: as given, else 1/log n."""
+        return 1 / math.log(self.num_training_data) if self.itemp is None else self.itemp
+
+    @property
+    def nbeta(self: HasTemperature) -> float:
+        """n·β, the one scale that sampler and estimator share."""
+        return self.num_training_data * self.itemp_value
 
 
 def check_batch_size(batch_size: int, num_data: int, prefix: str) -> None:
