@@ -1,6 +1,5 @@
 """`expt_dln.py` as a user runs it: the README's command, the record, what wrong input gives."""
 
-import json
 import math
 import os
 import shlex
@@ -11,6 +10,7 @@ from pathlib import Path
 import arviz as az
 import numpy as np
 import pytest
+from recording import one_line_error, recorded
 
 import expt_dln
 from llc.tracking.commandline import execute
@@ -53,22 +53,10 @@ def run(*arguments: str) -> int:
     return execute(expt_dln.ex, ["expt_dln.py", *arguments])
 
 
-def recorded(directory: Path, name: str):
-    def refuse(word):
-        raise AssertionError(f"{name} holds {word}")
-
-    return json.loads((directory / name).read_text(), parse_constant=refuse)
-
-
 @pytest.mark.parametrize(("mistake", "key"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_wrong_input_is_one_line_before_any_work(mistake, key, tmp_path, capsys):
-    target = tmp_path / "runs"
-    assert run("-F", str(target), "with", *SMALL, *shlex.split(mistake)) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ")
+    error = one_line_error(run, tmp_path / "runs", [*SMALL, *shlex.split(mistake)], capsys)
     assert key in error
-    assert "\n" not in error
-    assert not target.exists()
 
 
 def test_cuda_where_there_is_none(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,5 @@
 """`expt_llc_curve.py` as a user runs it."""
 
-import json
 import math
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from recording import one_line_error, recorded
 
 import expt_llc_curve as script
 from llc.checkpoints import Keeper
@@ -56,13 +56,6 @@ def run(*arguments: str) -> int:
     return execute(script.ex, ["expt_llc_curve.py", *arguments])
 
 
-def recorded(directory: Path, name: str):
-    def refuse(word):
-        raise AssertionError(f"{name} holds {word}")
-
-    return json.loads((directory / name).read_text(), parse_constant=refuse)
-
-
 def records(directory: Path):
     return recorded(directory, "info.json")["records"]
 
@@ -94,13 +87,9 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("mistake", "start", "remedy"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_wrong_input_is_one_line_before_any_work(mistake, start, remedy, tmp_path, capsys):
-    target = tmp_path / "runs"
-    assert run("-F", str(target), "with", *SMALL, *shlex.split(mistake)) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith(f"error: {start}")
+    error = one_line_error(run, tmp_path / "runs", [*SMALL, *shlex.split(mistake)], capsys)
+    assert error.startswith(start)
     assert remedy in error
-    assert "\n" not in error
-    assert not target.exists()
 
 
 def test_missing_cifar_is_one_line(tmp_path, capsys):
