@@ -67,6 +67,24 @@ class Layout:
         flat = torch.cat([params[name].reshape(-1) for name in self.shapes])
         return self.stack(flat)
 
+    def sums(self, flat: Tensor) -> Tensor:
+        """(C,) the sum over each set's numbers, in float64."""
+        leaves = self.views(flat).values()
+        return torch.stack([leaf.flatten(1).sum(1, dtype=torch.float64) for leaf in leaves]).sum(0)
+
+    def spread(self, values: Tensor, out: Tensor) -> Tensor:
+        """out (total,) ← one of the values (C,) for each set, at every number of the set."""
+        for leaf in self.views(out).values():
+            leaf.copy_(values.view(-1, *[1] * (leaf.dim() - 1)).expand_as(leaf))
+        return out
+
+    def choose(self, which: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+        """yes (total,) in place: the sets where `which` (C,) is false become those of `no`."""
+        for one, other in zip(self.views(yes).values(), self.views(no).values(), strict=True):
+            mask = which.view(-1, *[1] * (one.dim() - 1))
+            torch.where(mask, one, other, out=one)
+        return yes
+
     def scatter(self, rows: Tensor, out: Tensor, shift: Tensor | None, scale: float) -> None:
         """out ← shift + scale·rows, from chain-major rows (C, K, ≥ size) to out (K, total)."""
         offset = 0

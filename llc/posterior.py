@@ -86,3 +86,45 @@ class LocalPosterior:
         loss, baseline = batches.losses(here)[0], batches.baselines(here)[0]
         pull = squared_distance(weights.leaves, self.centre.leaves)
         return Evaluation(loss, baseline, self.nbeta * loss + self.gamma / 2 * pull, grad)
+
+
+class FullData:
+    """U and ∇U over all data, for samplers that are exact: in float64, whatever w* came in.
+
+    The gradient is computed in the precision of the posterior's parameters. That costs a
+    Metropolised sampler nothing in exactness: a leapfrog step is reversible and keeps volume for
+    any function of the position in place of the gradient, and energies are float64's.
+    """
+
+    def __init__(self, posterior: LocalPosterior) -> None:
+        self.posterior, self.layout = posterior, posterior.layout
+        self.block = posterior.block(1)
+        self.block.load(1, None)
+        like = posterior.centre.flat
+        self.exact = like.dtype == torch.float64
+        self.centre = self.layout.stack(like.double())
+        self.point = self.layout.stack(torch.empty_like(like))  # where the precision differs
+        self.slope = self.layout.stack(torch.empty_like(like))
+        self.centre_loss = self._full_loss(self.centre)
+
+    def gradient(self, weights: Stack, out: Tensor) -> Tensor:
+        """out (total,) ← ∇U at `weights`, both float64."""
+        if not self.exact:
+            self.point.flat.copy_(weights.flat)
+        self.slope.flat.zero_()
+        leaves = (weights if self.exact else self.point).leaves
+        self.block.add_gradient(0, leaves, self.slope.leaves, self.posterior.nbeta)
+        torch.sub(weights.flat, self.centre.flat, out=out).mul_(self.posterior.gamma)
+        return out.add_(self.slope.flat)
+
+    def loss(self, weights: Stack) -> Tensor:
+        """(C,) L_n(w) where `gradient` was last asked."""
+        return self.block.losses()[0] if self.exact else self._full_loss(weights)
+
+    def potential(self, weights: Stack, loss: Tensor) -> Tensor:
+        """(C,) U(w), for its loss."""
+        pull = (weights.flat - self.centre.flat).square_()
+        return self.posterior.nbeta * loss + self.posterior.gamma / 2 * self.layout.sums(pull)
+
+    def _full_loss(self, weights: Stack) -> Tensor:
+        return self.posterior.loss.full_data(weights.leaves)

@@ -12,7 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PURPOSES = ("noise", "batches", "model", "data", "tests", "training", "training_batches", "probes")
+PURPOSES = (
+    "noise",
+    "batches",
+    "model",
+    "data",
+    "tests",
+    "training",
+    "training_batches",
+    "probes",
+    "uniforms",
+)
 ALIGNMENT = 16  # torch fills normals on the CPU in groups of 16; rows of that length never straddle
 
 
@@ -50,19 +60,11 @@ def derived_seed(seed: int, index: int) -> int:
     return int(state[0])
 
 
-class NormalSource:
-    """Standard normals for K steps of each chain, from that chain's own generator."""
+class Generators:
+    """One generator a chain, for one purpose."""
 
-    def __init__(self, streams: Sequence[Stream], size: int, steps: int, like: Tensor) -> None:
-        width = -(-size // ALIGNMENT) * ALIGNMENT
-        self.rows = like.new_empty(len(streams), steps, width)
-        self.generators = [generator(stream, "noise", like.device) for stream in streams]
-
-    def draw(self, steps: int) -> Tensor:
-        """(C, steps, ≥ size), valid until the next call."""
-        for row, source in zip(self.rows, self.generators, strict=True):
-            row[:steps].normal_(generator=source)
-        return self.rows[:, :steps]
+    def __init__(self, streams: Sequence[Stream], purpose: str, device: torch.device) -> None:
+        self.generators = [generator(stream, purpose, device) for stream in streams]
 
     def state(self) -> list[Tensor]:
         """Where each generator stands."""
@@ -72,6 +74,39 @@ class NormalSource:
         """Go on from a `state`."""
         for source, where in zip(self.generators, state, strict=True):
             source.set_state(where)
+
+
+class UniformSource(Generators):
+    """`count` uniform numbers a step and chain, in float64, from each chain's own generator."""
+
+    def __init__(self, streams: Sequence[Stream], count: int, device: torch.device) -> None:
+        super().__init__(streams if count else [], "uniforms", device)
+        self.count, self.device = count, device
+
+    def draw(self, steps: int) -> Tensor | None:
+        """(steps, C, count) in [0, 1); None where none are asked for."""
+        if not self.count:
+            return None
+        rows = [
+            torch.rand(steps, self.count, generator=source, dtype=torch.float64, device=self.device)
+            for source in self.generators
+        ]
+        return torch.stack(rows, dim=1)
+
+
+class NormalSource(Generators):
+    """Standard normals for K steps of each chain, from that chain's own generator."""
+
+    def __init__(self, streams: Sequence[Stream], size: int, steps: int, like: Tensor) -> None:
+        super().__init__(streams, "noise", like.device)
+        width = -(-size // ALIGNMENT) * ALIGNMENT
+        self.rows = like.new_empty(len(streams), steps, width)
+
+    def draw(self, steps: int) -> Tensor:
+        """(C, steps, ≥ size), valid until the next call."""
+        for row, source in zip(self.rows, self.generators, strict=True):
+            row[:steps].normal_(generator=source)
+        return self.rows[:, :steps]
 
 
 class ShuffledBatches:

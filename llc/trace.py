@@ -25,6 +25,8 @@ class Trace(NamedTuple):
     checked_steps: Tensor  # (A,) the steps that were looked at more closely:
     acceptance: Tensor  # (C, A) Metropolis probability of the step
     squared_gradient: Tensor  # (C, A) ‖∇U_B(w_t)‖²
+    energy: Tensor  # (C, A) what a transition conserves, at its end; U_B(w_{t+1}) for SGLD
+    step_size: Tensor  # (C, A) of the transition
     diverged_at: Tensor  # (C,) step of the first non-finite or runaway draw, −1 where there is none
     centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
     last: Params  # leaves (C, *shape): where the chains ended, on their device
@@ -52,11 +54,13 @@ PER_CHAIN = (
     "distance",
     "acceptance",
     "squared_gradient",
+    "energy",
+    "step_size",
     "diverged_at",
     "centre_loss",
 )
 
-RECORDED = ("loss", "baseline", "distance", "diverged_at", "done", "checked")
+RECORDED = ("loss", "baseline", "distance", "diverged_at", "done", "checked", "gradients")
 
 
 class Recorder:
@@ -77,6 +81,7 @@ class Recorder:
         self.centre_loss = posterior.centre_loss
         self.last = posterior.centre
         self.done = self.checked = 0  # steps recorded, draws looked at
+        self.gradients = 0.0  # evaluated, over all chains
 
     def write(self, start: Stack, block: Block, info: Info) -> None:
         """Record the steps of a block that began at `start`."""
@@ -100,6 +105,8 @@ class Recorder:
             self.distance[rows] = torch.cat([here, after])[picked].sqrt_()
         self.checks.update({self.done + step: check for step, check in info.checks.items()})
         self.done += count
+        one_a_step = count * self.posterior.chains
+        self.gradients += one_a_step if info.gradients is None else info.gradients
         self.last = block.positions[-1]
 
     def state(self) -> dict[str, Any]:
@@ -156,13 +163,12 @@ class Recorder:
             baseline=fetch(self.baseline, dead),
             distance=None if self.distance is None else fetch(self.distance, dead),
             checked_steps=checked,
-            acceptance=fetch_checks("acceptance"),
-            squared_gradient=fetch_checks("squared_gradient"),
+            **{name: fetch_checks(name) for name in Check._fields},
             diverged_at=dead_from,
             centre_loss=self.centre_loss.cpu(),
             last={name: leaf.clone() for name, leaf in self.last.leaves.items()},
             chain_steps=chain_steps,
-            gradients=chain_steps * batch_size / self.posterior.loss.num_examples,
+            gradients=self.gradients * batch_size / self.posterior.loss.num_examples,
             seconds=0.0,  # set by whoever times the whole
         )
 

@@ -124,7 +124,7 @@ def test_what_was_recorded_comes_back_to_the_device_of_the_chains():
         centre=SimpleNamespace(flat=torch.empty(2, device="meta")), chains=2, centre_loss=None
     )
     recorder = Recorder(posterior, 9, 1, False, True)
-    recorder.checks[0] = Check(torch.zeros(2), torch.zeros(2))  # as read from a file: on the CPU
+    recorder.checks[0] = Check(*[torch.zeros(2)] * 4)  # as read from a file: on the CPU
     state = {
         name: torch.zeros(value.shape) if isinstance(value, torch.Tensor) else value
         for name, value in recorder.state().items()

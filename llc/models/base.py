@@ -59,7 +59,7 @@ class StackedLoss(Protocol):
         entry a chain, or one for all."""
 
     def full_data(self, weights: Params) -> Tensor:
-        """(C,) L_n(w) over all data, accumulated in float64."""
+        """(C,) L_n(w) over all data, in the weights' precision, accumulated in float64."""
 
     def select(self, index: slice) -> "StackedLoss":
         """The same loss for a part of the chain axis (what differs along it is sliced)."""

@@ -76,11 +76,11 @@ class MLPLoss:
         return self.per_example(weights).double().mean(-1)
 
     def per_example(self, weights: Params, chunk: int = 16_384) -> Tensor:
-        """(C, n) losses of every example, in chunks of bounded memory."""
-        parts = []
+        """(C, n) losses of every example, in the weights' precision and chunks of bounded size."""
+        like, parts = next(iter(weights.values())), []
         for start in range(0, self.num_examples, chunk):
             rows = slice(start, start + chunk)
-            residual = apply(weights, self.inputs[rows]) - self.targets[:, rows]
+            residual = apply(weights, self.inputs[rows].to(like)) - self.targets[:, rows]
             parts.append(residual.square_().mean(-1))
         return torch.cat(parts, dim=1)
 

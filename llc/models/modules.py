@@ -82,8 +82,9 @@ class ModuleLoss:
 
     @torch.no_grad()
     def reference(self, centres: Params) -> Tensor:
-        """(S, n) losses of every example at w*."""
+        """(S, n) losses of every example at w*, in its precision."""
         runner, rows = Runner(self), []
+        runner.module.to(next(iter(centres.values())).dtype)
         for chain in self.by_chain(centres):
             runner.put(chain)
             rows.append(torch.cat([runner.losses(*part) for part in self.parts()]))
@@ -134,8 +135,9 @@ class Runner:
             cache_enabled=False,  # within another autocast it would outlive the chain's weights
         )
         with precision:
-            logits = self.module(inputs)
-        return cross_entropy(logits.to(self.parameters[0].dtype), targets, reduction="none")
+            logits = self.module(_like(self.parameters[0], inputs))
+        own = logits.to(self.parameters[0].dtype)
+        return cross_entropy(own, _like(own, targets), reduction="none")
 
 
 class ModuleBlock:
@@ -185,6 +187,11 @@ class ModuleBlock:
 
     def baselines(self, steps: slice = EVERY) -> Tensor:
         return self._baselines[: self.used][steps]
+
+
+def _like(weights: Tensor, values: Tensor) -> Tensor:
+    """Values in the weights' precision; whole numbers (labels, tokens) stay what they are."""
+    return values.to(weights.dtype) if values.is_floating_point() else values
 
 
 def _gather(table: Tensor, indices: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from llc.models.base import LossBlock
+from llc.models.base import BLOCK_STEPS, LossBlock
 from llc.params import Stack
 
 
@@ -19,20 +19,23 @@ class Block(NamedTuple):
     positions: list[Stack]  # K stacks, filled with noise; the sampler turns them into w_1 … w_K
     flat: Tensor  # (K, total), the same numbers
     batches: LossBlock  # K minibatches a chain
+    uniforms: Tensor | None = None  # (K, C, m) in [0, 1), where the sampler asks for m a step
 
 
 class Noise(NamedTuple):
     """The law of the noise a block arrives with: shift + scale·ξ, ξ ~ N(0, I)."""
 
-    shift: Tensor | None  # flat, (total,)
-    scale: float
+    shift: Tensor | None = None  # flat, (total,)
+    scale: float = 1.0
 
 
 class Check(NamedTuple):
-    """A closer look at one step."""
+    """A closer look at one step; NaN where a number is undefined for a sampler."""
 
     acceptance: Tensor  # (C,) Metropolis probability of the step
     squared_gradient: Tensor  # (C,) ‖∇U_B(w_t)‖² at the position it started from
+    energy: Tensor  # (C,) the energy a transition conserves, at its end
+    step_size: Tensor  # (C,) of the transition
 
 
 class Info(NamedTuple):
@@ -41,14 +44,19 @@ class Info(NamedTuple):
     loss: Tensor  # (K, C) L_B(w_t) at the position each step started from
     baseline: Tensor  # (K, C) L_B(w*) on the same examples
     checks: dict[int, Check]  # step within the block -> a closer look at it
+    gradients: float | None = None  # evaluated in the K steps, over all chains; None: one a step
 
 
 class Sampler(NamedTuple):
     """`init` makes the carried state, `advance` turns (state, block) into (state, info).
 
-    A state is a named tuple of tensors and numbers; its first field is `position`, the stack w_t.
+    A state is a named tuple of tensors, numbers and such tuples; its first field is `position`, the
+    stack w_t, in the precision that the sampler moves it in.
     """
 
     noise: Noise
     init: Callable[[Stack], Any]
     advance: Callable[[Any, Block], tuple[Any, Info]]
+    uniforms: int = 0  # uniform numbers a step and chain
+    longest_block: int = BLOCK_STEPS  # steps at once, at most: an interrupt waits for them
+    warm_up: int = 0  # steps during which it adapts itself: no draws of the posterior

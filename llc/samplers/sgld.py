@@ -67,20 +67,17 @@ def check(posterior: LocalPosterior, block: Block, step: int, here: Stack, epsil
     there = block.positions[step]
     old = posterior.evaluate(block.batches, step, here)
     new = posterior.evaluate(block.batches, step, there)
-    forward = _squared_norm(posterior, _mismatch(there, here, old.grad, epsilon))
-    backward = _squared_norm(posterior, _mismatch(here, there, new.grad, epsilon))
+    forward = posterior.layout.sums(_mismatch(there, here, old.grad, epsilon).square_())
+    backward = posterior.layout.sums(_mismatch(here, there, new.grad, epsilon).square_())
     log_ratio = old.potential - new.potential + (forward - backward) / (2 * epsilon)
-    return Check(log_ratio.clamp(max=0).exp(), _squared_norm(posterior, old.grad.flat))
+    return Check(
+        acceptance=log_ratio.clamp(max=0).exp(),
+        squared_gradient=posterior.layout.sums(old.grad.flat.square()),
+        energy=new.potential,
+        step_size=torch.full_like(new.potential, epsilon),
+    )
 
 
 def _mismatch(to: Stack, start: Stack, grad: Stack, epsilon: float) -> Tensor:
     """to − (start − (ε/2)∇U(start))."""
     return torch.sub(to.flat, start.flat).add_(grad.flat, alpha=epsilon / 2)
-
-
-def _squared_norm(posterior: LocalPosterior, flat: Tensor) -> Tensor:
-    """(C,) in float64: the ratio is a difference of numbers as large as the parameter count."""
-    leaves = posterior.layout.views(flat.square()).values()
-    return torch.stack(
-        [leaf.reshape(len(leaf), -1).sum(1, dtype=torch.float64) for leaf in leaves]
-    ).sum(0)

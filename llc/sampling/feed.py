@@ -12,7 +12,7 @@ from llc.params import Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Sampler
 from llc.sampling.threads import pool
-from llc.streams import NormalSource, ShuffledBatches, Stream
+from llc.streams import NormalSource, ShuffledBatches, Stream, UniformSource
 
 Halt = Callable[[], bool]
 
@@ -46,8 +46,11 @@ class Feed:
         # On CUDA the normals depend on how many are drawn at once: there K must not depend on the
         # stack, nor on the length of the run.
         chains = posterior.chains if like.device.type == "cpu" else 1
-        self.steps = block_steps(posterior.loss, schedule.batch_size, chains)
+        self.steps = min(
+            block_steps(posterior.loss, schedule.batch_size, chains), sampler.longest_block
+        )
         self.normals = NormalSource(streams, layout.size, self.steps, like)
+        self.uniforms = UniformSource(streams, sampler.uniforms, like.device)
         self.indices: ShuffledBatches | None = None
         if schedule.batch_size < posterior.loss.num_examples:
             keys = list(streams)
@@ -96,12 +99,18 @@ class Feed:
     def state(self) -> dict[str, Any]:
         """Where the random streams stand, between two blocks."""
         batches = None if self.indices is None else self.indices.state()
-        return {"asked": self.asked, "normals": self.normals.state(), "batches": batches}
+        return {
+            "asked": self.asked,
+            "normals": self.normals.state(),
+            "uniforms": self.uniforms.state(),
+            "batches": batches,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.asked = state["asked"]
         self.normals.restore(state["normals"])
+        self.uniforms.restore(state["uniforms"])
         if self.indices is not None:
             self.indices.restore(state["batches"])
 
@@ -116,7 +125,8 @@ class Feed:
         rows = self.normals.draw(self.steps)[:, :steps]
         self.layout.scatter(rows, slot.flat[:steps], self.noise.shift, self.noise.scale)
         slot.batches.load(steps, None if self.indices is None else self.indices.draw(steps))
-        return Block(slot.positions[:steps], slot.flat[:steps], slot.batches)
+        uniforms = self.uniforms.draw(steps)
+        return Block(slot.positions[:steps], slot.flat[:steps], slot.batches, uniforms)
 
 
 class Slot(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from tqdm import tqdm
 
 from llc.checkpoints import Keeper
@@ -167,7 +168,7 @@ class _Chains:
         position, *rest = self.carried
         return {
             "position": position.flat.clone(),
-            "carried": rest,
+            "carried": tree_flatten(rest)[0],
             "recorder": self.recorder.state(),
             "feed": self.feed.state(),
             "next_look": self.next_look,
@@ -176,11 +177,13 @@ class _Chains:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
-        position = self.posterior.layout.stack(state["position"].to(self.posterior.centre.flat))
-        rest = (
-            value.to(position.flat.device) if isinstance(value, Tensor) else value
+        own, *rest = self.carried
+        position = self.posterior.layout.stack(state["position"].to(own.flat.device))
+        values = [
+            value.to(own.flat.device) if isinstance(value, Tensor) else value
             for value in state["carried"]
-        )
+        ]
+        rest = tree_unflatten(values, tree_flatten(rest)[1])
         self.carried = type(self.carried)(position, *rest)
         self.recorder.restore(state["recorder"], position)
         self.feed.restore(state["feed"])
