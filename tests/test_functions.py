@@ -108,7 +108,7 @@ def test_an_epoch_of_minibatches_is_all_the_data():
     torch.testing.assert_close(block.losses()[0], loss.full_data(weights), **ROUNDING)
 
 
-@pytest.mark.parametrize("make", [wave_loss, lambda: potential_loss(bowl, SHAPES, 9, normals(1))])
+@pytest.mark.parametrize("make", [wave_loss, lambda: potential_loss(bowl, SHAPES, 9)])
 def test_a_chain_does_not_depend_on_its_stack(make):
     loss, weights = make(), points(CHAINS, seed=2)
     results = []
@@ -124,7 +124,7 @@ def test_a_chain_does_not_depend_on_its_stack(make):
 
 
 def test_a_potential_knows_no_minibatch():
-    loss, weights = potential_loss(bowl, SHAPES, 1000, normals(1)), points(CHAINS, seed=2)
+    loss, weights = potential_loss(bowl, SHAPES, 1000), points(CHAINS, seed=2)
     assert loss.num_examples == 1000
     assert loss.numbers_per_step(10) == loss.numbers_per_step(1000) == 1
     block = loss.block(weights, loss.reference(points(1, seed=7)), STEPS)
@@ -141,7 +141,7 @@ def test_a_potential_knows_no_minibatch():
 
 def test_the_posterior_takes_it():
     """U and ∇U at a point, against the formula, with leaves that are views of one buffer."""
-    loss = potential_loss(bowl, SHAPES, 10, normals(1))
+    loss = potential_loss(bowl, SHAPES, 10)
     posterior = LocalPosterior.around(loss, points(1, seed=2), 3.0, 2.0, CHAINS)
     there = Layout(SHAPES, CHAINS).pack(points(CHAINS, seed=3))
     batches = posterior.block(1)
@@ -155,7 +155,7 @@ def test_the_posterior_takes_it():
 
 
 def test_a_parameter_that_the_loss_ignores_has_no_gradient():
-    loss = potential_loss(lambda weights: weights["a"].square(), SHAPES, 5, normals(1))
+    loss = potential_loss(lambda weights: weights["a"].square(), SHAPES, 5)
     weights = stack([select(points(1, seed=2), 0)])
     block = loss.block(weights, loss.reference(weights), 1)
     block.load(1, None)

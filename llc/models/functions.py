@@ -69,18 +69,11 @@ class FunctionLoss:
         return self
 
 
-def potential_loss(
-    potential: Potential, shapes: Shapes, num_examples: int, like: Tensor
-) -> FunctionLoss:
-    """A loss without data: `potential`, leaves (C, *shape) -> (C,), for each of n examples.
-
-    like: a tensor of the device and type to compute with.
-    """
+def potential_loss(potential: Potential, shapes: Shapes, num_examples: int) -> FunctionLoss:
+    """A loss without data: `potential`, leaves (C, *shape) -> (C,), for each of n examples."""
+    nothing = torch.empty(1, 0)
     return FunctionLoss(
-        lambda weights, _: potential(weights).unsqueeze(-1),
-        shapes,
-        like.new_empty(1, 0),
-        num_examples,
+        lambda weights, _: potential(weights).unsqueeze(-1), shapes, nothing, num_examples
     )
 
 
