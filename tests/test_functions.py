@@ -62,6 +62,10 @@ def test_losses_baselines_and_gradients(streams, own_centres):
         block.add_gradient(step, point, gradients[-1], -0.7)
     assert block.losses().shape == block.baselines().shape == (STEPS, CHAINS)
     torch.testing.assert_close(block.losses(slice(1, 3)), block.losses()[1:3], rtol=0, atol=0)
+    told, before = block.losses(), block.losses().clone()
+    block.add_gradient(0, everywhere[1], points(CHAINS, seed=9), 1.0)
+    assert torch.equal(told, before)  # asked again elsewhere, what was told stays
+    block.add_gradient(0, everywhere[0], points(CHAINS, seed=9), 1.0)
     for step, point in enumerate(everywhere):
         for chain in range(CHAINS):
             rows = loss.data

@@ -42,7 +42,7 @@ def quadratic(
     spaced in the logarithm over `curvature_range`.
     """
     if curvatures is None:
-        size = DEFAULT_CURVATURES if setting.target_params is None else setting.target_params
+        size = setting.target_params or DEFAULT_CURVATURES
         low, high = curvature_range
         if not 0 < low <= high < math.inf:
             raise ConfigError(f"curvature_range={curvature_range!r}: must be 0 < low ≤ high")
@@ -73,7 +73,7 @@ def normal_crossing(setting: Setting, *, exponents: Sequence[int] | None = None)
     exponents: the kᵢ, by default (1, …, 1), `target_params` or two of them.
     """
     if exponents is None:
-        exponents = (1,) * (2 if setting.target_params is None else setting.target_params)
+        exponents = (1,) * (setting.target_params or 2)
     powers = torch.tensor([2 * whole(f"exponents[{i}]", k, 0) for i, k in enumerate(exponents)])
     if not powers.any():
         raise ConfigError(f"exponents={exponents!r}: at least one must be positive")

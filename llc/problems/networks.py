@@ -45,9 +45,8 @@ def perceptron(
     for name, value in (("noise_std", noise_std), ("learning_rate", learning_rate)):
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{name}={value!r}: must be a finite number, 0 or more")
-    target = DEFAULT_PARAMS if setting.target_params is None else setting.target_params
     widths = fit(
-        target,
+        setting.target_params or DEFAULT_PARAMS,
         whole("depth", depth, 1),
         lambda hidden: (ends[0], *hidden, ends[1]),
         lambda sizes: count(mlp.shapes(sizes)),
@@ -100,12 +99,17 @@ def _linear(
     layout: Callable[[Widths], Widths],
     rank: int | None,
 ) -> Problem:
-    target = DEFAULT_PARAMS if setting.target_params is None else setting.target_params
+    target = setting.target_params or DEFAULT_PARAMS
     widths = fit(target, free, layout, lambda sizes: count(dln.shapes(sizes)))
     least = min(widths)
     chosen = max(1, least // 2) if rank is None else whole("rank", rank, 0)
     if chosen > least:
         raise ConfigError(f"rank={rank}: the widths are {_joined(widths)}: use {least} or less")
+    if setting.num_training_data < widths[0]:
+        raise ConfigError(
+            f"num_training_data={setting.num_training_data}: fewer than the {widths[0]} inputs do "
+            f"not determine the product, nor λ: use {widths[0]} or more"
+        )
     source = setting.generator("model")
     teacher = make_teacher("aligned_rank", widths, source, setting.dtype, rank=chosen)
     centre = to(teacher.params, setting.device, setting.dtype)

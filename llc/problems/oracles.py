@@ -15,7 +15,7 @@ from llc.theory import quadrature
 FloatArray = NDArray[np.float64]
 Values = Callable[[FloatArray], FloatArray]
 
-NODES = 256  # that stand for a sample
+NODES = 128  # that stand for a sample; 512 change the last digit of the mixture's oracle
 _AT_ONCE = 2**20  # losses of examples
 
 
