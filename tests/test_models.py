@@ -5,6 +5,7 @@ import torch
 from oracles import normals
 
 from llc.models import dln, mlp
+from llc.models.activations import ACTIVATIONS, GELU, RELU, TANH
 from llc.models.dln import LinearLoss, cheapest_order, second_moment
 from llc.models.mlp import MLPLoss
 from llc.params import select, stack, unstack
@@ -21,6 +22,13 @@ LINEAR = [
 NETWORKS = [(LinearLoss, dln, widths) for widths in LINEAR] + [
     (MLPLoss, mlp, widths) for widths in [(4, 3), (5, 7, 2), (3, 6, 4, 5), (2, 5, 4, 3, 5, 6, 4)]
 ]
+
+# Each written from its definition, with autograd for the derivative.
+FUNCTIONS = {
+    "relu": RELU._replace(function=lambda z: z.clamp(min=0)),
+    "tanh": TANH._replace(function=lambda z: 1 - 2 / ((2 * z).exp() + 1)),
+    "gelu": GELU._replace(function=lambda z: z / 2 * (1 + torch.erf(z / 2**0.5))),
+}
 
 
 def networks(model, widths, count, seed):
@@ -50,10 +58,10 @@ def draw_indices(which):
     return torch.randint(EXAMPLES, shape[which], generator=source, dtype=torch.int32)
 
 
-def plain(model, params, inputs, targets):
+def plain(model, params, inputs, targets, *activation):
     """Mean squared error over batch and outputs, and its gradient, by autograd."""
     params = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
-    loss = (model.apply(params, inputs) - targets).square().mean()
+    loss = (model.apply(params, inputs, *activation) - targets).square().mean()
     grads = torch.autograd.grad(loss, list(params.values()))
     return loss.detach(), dict(zip(params, grads, strict=True))
 
@@ -219,6 +227,36 @@ def test_full_data_accumulates_in_float64():
     torch.testing.assert_close(got[0], exact.square().mean(), rtol=1e-12, atol=0)
     many = second_moment(inputs.float(), chunk=777)
     torch.testing.assert_close(many, second_moment(inputs.float()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("which", ["own", "shared", "all"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name, which):
+    """Twice the same batches: what one step leaves in a buffer must not reach the next."""
+    widths, activation = (3, 6, 4, 2), ACTIVATIONS[name]
+    inputs, targets = normals(EXAMPLES, 3, seed=1), normals(EXAMPLES, 2, seed=2)
+    loss = MLPLoss(inputs, targets, widths, activation)
+    weights = networks(mlp, widths, CHAINS, seed=5)
+    block = loss.block(weights, loss.reference(weights), STEPS)
+    indices = draw_indices(which)
+    for _ in range(2):
+        block.load(STEPS, indices)
+        for step in range(STEPS):
+            out = {leaf: torch.ones_like(value) for leaf, value in weights.items()}
+            block.add_gradient(step, weights, out, -0.7)
+            for chain in range(CHAINS):
+                rows = slice(None)
+                if indices is not None:
+                    rows = indices[step, chain if indices.shape[1] > 1 else 0].long()
+                value, grad = plain(
+                    mlp, unstack(weights, chain), inputs[rows], targets[rows], FUNCTIONS[name]
+                )
+                torch.testing.assert_close(block.losses()[step, chain], value, **ROUNDING)
+                torch.testing.assert_close(block.baselines()[step, chain], value, **ROUNDING)
+                for leaf, part in grad.items():
+                    torch.testing.assert_close(out[leaf][chain], 1 - 0.7 * part, **ROUNDING)
+    expected = mlp.apply(weights, inputs, activation) - targets
+    torch.testing.assert_close(loss.full_data(weights), expected.square().mean((1, 2)), **ROUNDING)
 
 
 def test_mlp_losses_per_example_do_not_depend_on_the_chunk():

@@ -1,9 +1,9 @@
-"""Multilayer perceptrons with ReLU between layers and squared loss, stacked along the chain axis.
+"""Multilayer perceptrons with squared loss, stacked along the chain axis.
 
-    h_0 = x,  h_ℓ = relu(W_ℓ h_{ℓ−1} + b_ℓ),  f(x) = W_L h_{L−1} + b_L,
+    h_0 = x,  h_ℓ = φ(z_ℓ),  z_ℓ = W_ℓ h_{ℓ−1} + b_ℓ,  f(x) = z_L,
     L_B(w) = mean over batch and outputs of (f(x) − y)²,
-with the backward pass written out: a stack of small networks is limited by the number of operations
-a step launches, not by arithmetic.
+φ the activation, with the backward pass written out: a stack of small networks is limited by the
+number of operations a step launches, not by arithmetic.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from llc.models.activations import RELU, Activation
 from llc.models.base import EVERY, rows_of_each
 from llc.params import Params, derive
 from llc.products import products
@@ -37,14 +38,14 @@ def init(widths: Sequence[int], generator: torch.Generator, dtype: torch.dtype) 
     return params
 
 
-def apply(params: Params, inputs: Tensor) -> Tensor:
+def apply(params: Params, inputs: Tensor, activation: Activation = RELU) -> Tensor:
     """f(x) of a stack (C, …) on inputs (B, d) or (C, B, d): (C, B, o)."""
     leaves = list(params.values())
     hidden = inputs
     for i in range(0, len(leaves), 2):
         hidden = hidden @ leaves[i].mT + leaves[i + 1].unsqueeze(-2)
         if i + 2 < len(leaves):
-            hidden = hidden.relu()
+            hidden = activation.function(hidden)
     return hidden
 
 
@@ -54,8 +55,14 @@ class MLPLoss:
     `targets` (n, o), or (S, n, o) where each centre has its own.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, widths: Sequence[int]) -> None:
-        self.inputs = inputs
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        widths: Sequence[int],
+        activation: Activation = RELU,
+    ) -> None:
+        self.inputs, self.activation = inputs, activation
         self.targets = targets if targets.dim() == 3 else targets.unsqueeze(0)
         self.widths = tuple(widths)
         self.shapes = shapes(widths)
@@ -80,7 +87,8 @@ class MLPLoss:
         like, parts = next(iter(weights.values())), []
         for start in range(0, self.num_examples, chunk):
             rows = slice(start, start + chunk)
-            residual = apply(weights, self.inputs[rows].to(like)) - self.targets[:, rows]
+            outputs = apply(weights, self.inputs[rows].to(like), self.activation)
+            residual = outputs - self.targets[:, rows]
             parts.append(residual.square_().mean(-1))
         return torch.cat(parts, dim=1)
 
@@ -133,6 +141,8 @@ class MLPBlock:
         self._residuals = self.like.new_empty(self.steps, self.chains, size, widths[-1])
         self._residual_views = list(self._residuals)
         self._hidden = [self.like.new_empty(self.chains, size, width) for width in widths]
+        in_place = self.loss.activation.in_place
+        self._before = self._hidden if in_place else [torch.empty_like(h) for h in self._hidden]
         self._deltas = [torch.empty_like(hidden) for hidden in self._hidden]
         self._ones = self.like.new_ones(1, 1, size).expand(self.chains, -1, -1)
         self._baselines = self.like.new_zeros(self.steps, self.chains)
@@ -140,11 +150,14 @@ class MLPBlock:
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         layers, targets = derive(weights, _layers), derive(out, _layers)
-        hidden, last = [self.inputs[step]], len(layers) - 1
+        hidden, last, activation = [self.inputs[step]], len(layers) - 1, self.loss.activation
         for i, (_, flipped, bias) in enumerate(layers):
-            to = self._residual_views[step] if i == last else self._hidden[i + 1]
+            to = self._residual_views[step] if i == last else self._before[i + 1]
             self._products[i].add(bias, hidden[i], flipped, to)
-            hidden.append(to.sub_(self.targets[step]) if i == last else to.relu_())
+            if i < last:
+                hidden.append(activation.forward(to, self._hidden[i + 1]))
+            else:
+                hidden.append(to.sub_(self.targets[step]))
         factor = 2 * scale / (self.size * self.loss.widths[-1])
         delta = hidden[-1]
         for i in range(last, -1, -1):
@@ -153,9 +166,7 @@ class MLPBlock:
             bias.baddbmm_(self._ones, delta, alpha=factor)
             if i > 0:
                 back = self._products[i].multiply(delta, layers[i][0], self._deltas[i])
-                delta = torch.ops.aten.threshold_backward.grad_input(
-                    back, hidden[i], 0, grad_input=back
-                )
+                delta = activation.backward(back, self._before[i])
 
     def losses(self, steps: slice = EVERY) -> Tensor:
         return self._residuals[: self.used][steps].square().mean((-2, -1))

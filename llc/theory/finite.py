@@ -76,6 +76,7 @@ def quadrature(
     *,
     tolerance: float = 1e-6,
     max_points: int = 10**8,
+    dip: float = 0.0,
 ) -> float:
     """Compute E[nβ(L(w) − L(0))] under p(w) ∝ exp(−nβ L(w) − (γ/2)‖w‖²) by quadrature.
 
@@ -90,6 +91,7 @@ def quadrature(
 
     loss: vectorised, (..., dimension) -> (...), smallest at w = 0. nbeta: nβ > 0. gamma: γ > 0.
     dimension: 1, 2 or 3. tolerance: relative, at most 0.01. max_points: of the largest grid.
+    dip: how far the loss may fall below L(0); that of a sample does, by O(1/n).
     Returns: the expectation, in tens of nanoseconds a point and a few tens of megabytes.
     Raises: ValueError if an argument is out of range, if the loss returns a wrong shape, a NaN or
         values below L(0), or if the tolerance is not met within `max_points`.
@@ -101,6 +103,8 @@ def quadrature(
         raise ValueError(f"tolerance is {tolerance:g}; give at most 0.01, or grids agree by chance")
     if dimension not in (1, 2, 3):
         raise ValueError(f"dimension is {dimension!r}; use 1, 2 or 3")
+    if not 0 <= dip * nbeta <= 100:  # beyond it the posterior is nowhere near w = 0
+        raise ValueError(f"dip is {dip!r}; give a number from 0 to 100/nbeta = {100 / nbeta:g}")
     origin = float(_values(loss, np.zeros((1, dimension)))[0])
     coarse, error = None, math.inf
     for level in itertools.count():
@@ -110,7 +114,7 @@ def quadrature(
                 f"quadrature reached a relative error of {error:.1e}, not tolerance {tolerance:g}, "
                 f"within max_points {max_points}; raise one of them or lower nbeta"
             )
-        fine = _integrate(loss, origin, nbeta, gamma, axis, dimension)
+        fine = _integrate(loss, origin, nbeta, gamma, axis, dimension, dip)
         if coarse is not None:
             previous, error = error, _relative_error(coarse, fine)
             # Convergence is exponential, so the previous change was already small. Where the
@@ -166,6 +170,7 @@ def _integrate(
     gamma: float,
     axis: _Axis,
     dimension: int,
+    dip: float,
 ) -> _Sums:
     """Integrate p and nβ(L − L(0))p over axis^dimension, a chunk of rows at a time."""
     rows = max(1, _CHUNK // axis.nodes.size ** (dimension - 1))
@@ -175,7 +180,7 @@ def _integrate(
         axes = [part] + [axis] * (dimension - 1)
         w = np.stack(np.meshgrid(*(a.nodes for a in axes), indexing="ij"), axis=-1)
         excess = _values(loss, w) - origin
-        if excess.min() < -1e-12 * max(1.0, abs(origin)):
+        if excess.min() < -dip - 1e-12 * max(1.0, abs(origin)):
             raise ValueError(f"loss falls {-excess.min():g} below its value at 0; centre it there")
         with np.errstate(over="ignore"):
             mass = np.exp(-nbeta * excess - 0.5 * gamma * np.sum(w * w, axis=-1))

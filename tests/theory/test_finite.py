@@ -211,6 +211,22 @@ def test_quadrature_ignores_a_constant_and_takes_a_loss_that_overflows():
     assert steep == pytest.approx(0.5, rel=1e-5)  # γ/nβ = 1e-6, and the quartic less
 
 
+@pytest.mark.parametrize("tilt", [0.01, -0.3])
+def test_quadrature_takes_a_loss_that_dips_below_the_centre(tilt):
+    # ½w² − tw: the posterior is normal, of precision nβ + γ around nβt/(nβ + γ).
+    nbeta, gamma, dip = 100.0, 2.0, tilt**2 / 2
+
+    def loss(w):
+        return 0.5 * w[..., 0] ** 2 - tilt * w[..., 0]
+
+    mean = nbeta * tilt / (nbeta + gamma)
+    exact = nbeta * (0.5 * (1 / (nbeta + gamma) + mean**2) - tilt * mean)
+    value = quadrature(loss, nbeta, gamma, 1, dip=1.001 * dip)
+    assert value == pytest.approx(exact, rel=TOLERANCE)
+    with pytest.raises(ValueError, match=r"^loss falls"):
+        quadrature(loss, nbeta, gamma, 1, dip=0.9 * dip)
+
+
 def test_a_ridge_across_the_axes_is_right_or_refused():
     rng = np.random.default_rng(0)
     outcomes = []
@@ -247,6 +263,8 @@ def test_a_loss_too_rough_for_any_grid_is_refused():
         ({"dimension": 4}, "^dimension is 4"),
         ({"tolerance": -1.0}, "^tolerance"),
         ({"tolerance": 0.1}, "^tolerance"),
+        ({"dip": -1.0}, "^dip"),
+        ({"dip": 11.0}, "^dip is 11.0; .* 100/nbeta = 10$"),
         ({"loss": lambda w: w}, "^loss maps"),
         ({"loss": lambda w: np.sqrt(w[..., 0] * 0 - 1 * (w[..., 0] != 0))}, "^loss returned NaN"),
         ({"loss": lambda w: (w[..., 0] - 1) ** 2}, "^loss falls"),
