@@ -61,6 +61,7 @@ def main(_run, _config):
         loss,
         nbeta=config.nbeta,
         sgld_config=config.sgld_config,
+        sampler_config=config.sampler_config,
         full_data_trace=not config.loss_trace_minibatch,
         distances=config.do_compute_distance,
         progress=True,

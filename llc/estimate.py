@@ -1,20 +1,21 @@
 """λ̂ at one parameter, or at a stack of them: the one place that wires everything together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from llc.checkpoints import Keeper
-from llc.config import SGLDConfig
+from llc.config import SamplerConfig, SGLDConfig
 from llc.diagnostics import LLCEstimate, summarise_stack
 from llc.models.base import StackedLoss
 from llc.params import Params, stack
 from llc.posterior import LocalPosterior
-from llc.samplers.base import Sampler
-from llc.samplers.sgld import sgld
+from llc.samplers.choose import choose
 from llc.sampling import Build, Schedule, sample
 from llc.streams import Stream
 from llc.trace import Trace
 
+SGLD = SamplerConfig()
 CHECK_PERIOD = 20  # steps between closer looks (acceptance, gradient norm)
 COMPANIONS = 2  # chains a centre that approach equilibrium from above
 # … through these powers of the highest temperature, each for a share of the run's steps; the last
@@ -30,6 +31,7 @@ def estimate_llc(
     *,
     nbeta: float,
     sgld_config: SGLDConfig,
+    sampler_config: SamplerConfig = SGLD,
     seed: int = 0,
     full_data_trace: bool = False,
     distances: bool = False,
@@ -37,15 +39,16 @@ def estimate_llc(
     progress: bool = False,
     keeper: Keeper | None = None,
 ) -> LLCEstimate:
-    """λ̂(w*) = nβ (E[L(w)] − L(w*)), w from the local posterior around w*, by SGLD.
+    """λ̂(w*) = nβ (E[L(w)] − L(w*)), w from the local posterior around w*.
 
     The posterior is p(w) ∝ exp(−nβ L_n(w) − (γ/2)‖w − w*‖²) (Lau et al. 2023) and ε is the step
     size of Δw = −(ε/2)∇U + √ε ξ.
 
     loss: the network's loss, bound to its data. centre: w*, leaves (*shape), on the loss's device.
-    nbeta: n·β, for β = 1/log n: n/log n. sgld_config: ε, γ, lengths, chains, batches. seed: names
-    the random streams. full_data_trace: take L over all data at every draw instead of the step's
-    minibatch. distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
+    nbeta: n·β, for β = 1/log n: n/log n. sgld_config: ε, γ, lengths, chains, batches.
+    sampler_config: another sampler than SGLD. seed: names the random streams. full_data_trace:
+    take L over all data at every draw instead of the step's minibatch, where steps see minibatches.
+    distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
     (with four chains a third more steps), which the status needs to be trustworthy. keeper: where
     to leave the chains when stopped, and to take them up again: a `part` of its own for every
     estimate, since what it holds is taken for this one's.
@@ -57,6 +60,7 @@ def estimate_llc(
         stack([centre]),
         nbeta=nbeta,
         sgld_config=sgld_config,
+        sampler_config=sampler_config,
         seeds=[seed],
         full_data_trace=full_data_trace,
         distances=distances,
@@ -72,6 +76,7 @@ def estimate_llc_stack(
     *,
     nbeta: float,
     sgld_config: SGLDConfig,
+    sampler_config: SamplerConfig = SGLD,
     seeds: Sequence[int],
     full_data_trace: bool = False,
     distances: bool = False,
@@ -97,7 +102,8 @@ def estimate_llc_stack(
     for name, leaf in centres.items():
         if not bool(leaf.isfinite().all()):
             raise ValueError(f"centre: {name!r} has non-finite entries: λ̂ needs a finite w*")
-    config = sgld_config
+    config = sampler_config.applied(sgld_config, loss.num_examples)
+    recipe = partial(choose, sampler_config, config)
     schedule = Schedule(
         num_steps=config.num_steps,
         batch_size=config.batch_size,
@@ -114,7 +120,7 @@ def estimate_llc_stack(
         if kept
         else sample(
             posterior,
-            _sgld(config.epsilon, CHECK_PERIOD),
+            recipe(steps=config.num_steps, check_period=CHECK_PERIOD),
             schedule,
             [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
             label="chains from w*" if progress else None,
@@ -124,15 +130,23 @@ def estimate_llc_stack(
     keeper.keep("chains", trace._asdict())
     cooled = None
     if companions:
-        cooled = _cool(loss, centres, nbeta, config, schedule, seeds, progress, keeper)
+        hot = heat(config) if sampler_config.moves_by_epsilon else HEAT[0]
+        cooled = _cool(
+            LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS),
+            recipe,
+            hot,
+            schedule,
+            seeds,
+            progress,
+            keeper,
+        )
     return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.epsilon, cooled)
 
 
 def _cool(
-    loss: StackedLoss,
-    centres: Params,
-    nbeta: float,
-    config: SGLDConfig,
+    posterior: LocalPosterior,
+    recipe: Callable[..., Build],
+    hot: float,
     schedule: Schedule,
     seeds: Sequence[int],
     progress: bool,
@@ -143,17 +157,19 @@ def _cool(
     At temperature H both nβ → nβ/H and ε → Hε: the stability limit εnβ stays, while the chain
     diffuses H times as fast and spreads wider than the posterior in every direction.
     """
-    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS)
-    heat = _heat(config)
     kept = keeper.kept("cooled") or {"stages": 0, "trace": None}
     trace = Trace(**kept["trace"]) if kept["stages"] else None
     for stage, (power, share) in enumerate(COOLING[kept["stages"] :], start=kept["stages"] + 1):
-        temperature = heat**power
-        before = trace
+        temperature, before = hot**power, trace
+        steps = max(1, round(schedule.num_steps * share))
         trace = sample(
-            replace(posterior, nbeta=nbeta / temperature),
-            _sgld(temperature * config.epsilon, CHECK_PERIOD if temperature == 1 else None),
-            replace(schedule, num_steps=max(1, round(config.num_steps * share)), distances=False),
+            replace(posterior, nbeta=posterior.nbeta / temperature),
+            recipe(
+                steps=steps,
+                temperature=temperature,
+                check_period=CHECK_PERIOD if temperature == 1 else None,
+            ),
+            replace(schedule, num_steps=steps, distances=False),
             [Stream(seed, chain, stage) for seed in seeds for chain in range(COMPANIONS)],
             start=before and before.last,
             label=f"from above, {temperature:.3g}×" if progress else None,
@@ -171,7 +187,7 @@ def _cool(
     return trace
 
 
-def _heat(config: SGLDConfig) -> float:
+def heat(config: SGLDConfig) -> float:
     """H so that the hot stage's free diffusion, ε·H·steps, covers a share of 1/γ.
 
     A short run says nothing beyond where its chains have been: with little diffusion of their own,
@@ -179,10 +195,3 @@ def _heat(config: SGLDConfig) -> float:
     """
     own = config.epsilon * config.num_steps * COOLING[0][1] * config.gamma
     return min(HEAT[1], max(HEAT[0], REACH / own)) if own > 0 else HEAT[1]
-
-
-def _sgld(epsilon: float, check_period: int | None) -> Build:
-    def build(posterior: LocalPosterior) -> Sampler:
-        return sgld(posterior, epsilon, check_period)
-
-    return build

@@ -26,6 +26,7 @@ from llc.config.rules import (
     Within,
 )
 from llc.config.saddle import SaddleConfig
+from llc.config.sampler import SAMPLERS, SamplerConfig
 from llc.config.shared import (
     Device,
     DType,
@@ -38,6 +39,7 @@ from llc.config.shared import (
 )
 
 __all__ = [
+    "SAMPLERS",
     "Above",
     "AtLeast",
     "ConfigError",
@@ -53,6 +55,7 @@ __all__ = [
     "Positive",
     "SGLDConfig",
     "SaddleConfig",
+    "SamplerConfig",
     "Seed",
     "TrainingConfig",
     "TrueParamConfig",

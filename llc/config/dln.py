@@ -7,6 +7,7 @@ from typing import Annotated
 
 from llc.config.parsing import ConfigError
 from llc.config.rules import AtLeast, Count, NonEmpty, NumbersAsText, OneOf, Positive
+from llc.config.sampler import SamplerConfig
 from llc.config.shared import (
     Device,
     DType,
@@ -28,6 +29,7 @@ class DLNConfig(Tempered):
 
     expt_name: Annotated[str | None, NumbersAsText()] = None
     sgld_config: SGLDConfig = SGLDConfig()
+    sampler_config: SamplerConfig = SamplerConfig()
     loss_trace_minibatch: bool = True
     do_compute_distance: bool = False
     layer_widths: Annotated[tuple[Count, ...], NonEmpty()] = (10, 10)
@@ -62,6 +64,9 @@ class DLNConfig(Tempered):
         check_batch_size(
             self.sgld_config.batch_size, self.num_training_data, f"{prefix}sgld_config."
         )
+        sampler = f"{prefix}sampler_config."
+        self.sampler_config.check_loss(self.sgld_config.gamma, linear=True, prefix=sampler)
+        self.sampler_config.applied(self.sgld_config, self.num_training_data, sampler)
         if self.do_training:
             size = self.training_config.batch_size
             check_batch_size(size, self.num_training_data, f"{prefix}training_config.")

@@ -6,9 +6,14 @@ S = XᵀX/n = C Cᵀ and the teacher T,
 The singular value decompositions A = P a Uᵀ and B C = V b Qᵀ make its coordinates independent:
     (Uᵀ W_ℓ V)_ij ~ N(m_ij, 1/p_ij),   p_ij = c a_i² b_j² + γ,   c = 2nβ/o,
     m_ij = (c a_i b_j (Pᵀ T C Q)_ij + γ (Uᵀ W_ℓ* V)_ij) / p_ij,
-and a sweep draws every layer in turn from its conditional (Geman & Geman 1984). It crosses the flat
-directions of the loss, where gradient samplers need steps in proportion to √(nβ/γ), in one sweep.
-Singular values come from A and BC themselves: in AᵀA their squares would drown in rounding.
+and outside the spans of U and V W_ℓ ~ N(W_ℓ*, 1/γ). A sweep draws every layer in turn from its
+conditional (Geman & Geman 1984). It crosses the flat directions of the loss, where gradient
+samplers need steps in proportion to √(nβ/γ), in one sweep. Singular values come from A and BC
+themselves, whose rank the narrowest layer on the way bounds; in AᵀA they would drown in rounding.
+
+Float64 carries the products only so far: with γ small and many wide layers ∏‖W_ℓ‖ grows until its
+rounding is seen in the loss. Where multiplying in the other order changes the loss by more than a
+thousandth, it is NaN.
 """
 
 from typing import NamedTuple
@@ -21,6 +26,7 @@ from llc.params import Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Check, Info, Noise, Sampler
 
+ROUNDING = 1e-3  # of the loss: how far two orders of multiplication may differ
 LONGEST_BLOCK = 16  # sweeps: an interrupt waits for no more
 
 
@@ -53,53 +59,83 @@ def gibbs(posterior: LocalPosterior) -> Sampler:
         losses, checks = [], {}
         nothing = torch.full_like(state.loss, torch.nan)
         for step, noise in enumerate(block.positions):
-            losses.append(state.loss)
-            state = sweep(layout.stack(state.position.flat.clone()), noise)
+            state, loss_before = sweep(state, noise)
+            losses.append(loss_before)
             noise.flat.copy_(state.position.flat)
             checks[step] = Check(torch.ones_like(nothing), nothing, nothing, nothing)
         values = torch.stack(losses)
         return state, Info(values, centre_loss.expand_as(values), checks)
 
-    def sweep(position: Stack, noise: Stack) -> State:
-        """Draw every layer of `position`, in place."""
+    def sweep(state: State, noise: Stack) -> tuple[State, Tensor]:
+        """Draw every layer in turn; also the loss before, NaN where it is not to be trusted."""
+        position = layout.stack(state.position.flat.clone())
         layers, draws = list(position.leaves.values()), list(noise.leaves.values())
-        after = _after(layers)
-        before = root.expand(len(layers[0]), -1, -1)  # W_{ℓ−1} ⋯ W_1 C
+        lefts = _lefts(layers)
+        again = loss_of(lefts[0].outer @ (lefts[0].inner @ (layers[0] @ root)))
+        lost = posterior.nbeta * (again - state.loss).abs() > ROUNDING * (
+            1 + posterior.nbeta * state.loss
+        )
+        right = Factor(root.expand(len(layers[0]), -1, -1), eye(layers[0], len(root)))
         for layer, draw, left, own in zip(
-            layers, draws, after, centre.leaves.values(), strict=True
+            layers, draws, lefts, centre.leaves.values(), strict=True
         ):
-            layer.copy_(conditional(left, before, own, draw.double()))
-            before = layer @ before
-        return State(position, (before - goal).square().sum((1, 2)) / outputs)
+            told = left.outer.mT @ goal @ right.outer
+            layer.copy_(own + conditional(left.inner, right.inner, told, own, draw.double()))
+            right = right.widen(layer)
+        return State(position, loss_of(right.whole())), state.loss.masked_fill(lost, torch.nan)
 
-    def conditional(left: Tensor, right: Tensor, own: Tensor, draw: Tensor) -> Tensor:
-        """W_ℓ (C, rows, columns) given A, B C, W_ℓ* and standard normals."""
-        p, a, u = torch.linalg.svd(left, full_matrices=True)
-        v, b, q = torch.linalg.svd(right, full_matrices=True)
-        seen = slice(a.shape[1]), slice(b.shape[1])
+    def loss_of(product: Tensor) -> Tensor:
+        """(C,) L_n where W_L ⋯ W_1 C is `product`."""
+        return (product - goal).square().sum((1, 2)) / outputs
+
+    def conditional(left: Tensor, right: Tensor, told: Tensor, own: Tensor, draw: Tensor) -> Tensor:
+        """W_ℓ − W_ℓ* (C, rows, columns) given A and BC up to rotations, and standard normals."""
+        p, a, u = torch.linalg.svd(left, full_matrices=False)
+        v, b, q = torch.linalg.svd(right, full_matrices=False)
         weight = a.unsqueeze(2) * b.unsqueeze(1)  # a_i b_j
-        precision = torch.full_like(draw, gamma)
-        precision[:, *seen].addcmul_(weight, weight, value=scale)
-        mean = gamma * (u @ own @ v)
-        told = p[:, :, seen[0]].mT @ goal @ q[:, seen[1]].mT
-        mean[:, *seen].addcmul_(weight, told, value=scale)
-        result: Tensor = u.mT @ (mean / precision + draw / precision.sqrt()) @ v.mT
+        precision = scale * weight.square() + gamma
+        mean = scale * weight * (p.mT @ told @ q.mT - weight * (u @ own @ v)) / precision
+        seen = mean + (u @ draw @ v) * (precision.rsqrt() - gamma**-0.5)
+        result: Tensor = draw * gamma**-0.5 + u.mT @ seen @ v.mT
         return result
 
     return Sampler(Noise(), init, advance, longest_block=LONGEST_BLOCK)
 
 
-def _after(layers: list[Tensor]) -> list[Tensor]:
-    """W_L ⋯ W_{ℓ+1} for every ℓ; the identity behind the last."""
-    outputs = layers[-1].shape[1]
-    products = [
-        torch.eye(outputs, dtype=torch.float64, device=layers[0].device).expand(
-            len(layers[0]), -1, -1
-        )
-    ]
+class Factor(NamedTuple):
+    """A product of layers as inner·outerᵀ or outer·inner, `outer` with orthonormal columns.
+
+    The side that has passed a narrow layer is kept as narrow as that layer.
+    """
+
+    inner: Tensor
+    outer: Tensor
+
+    def widen(self, layer: Tensor) -> "Factor":
+        """W·(inner outerᵀ)."""
+        grown = layer @ self.inner
+        if grown.shape[1] >= grown.shape[2]:
+            return Factor(grown, self.outer)
+        turned, rest = torch.linalg.qr(grown.mT)
+        return Factor(rest.mT, self.outer @ turned)
+
+    def whole(self) -> Tensor:
+        """inner outerᵀ."""
+        return self.inner @ self.outer.mT
+
+
+def _lefts(layers: list[Tensor]) -> list[Factor]:
+    """W_L ⋯ W_{ℓ+1} = outer·inner for every ℓ; the identity behind the last."""
+    one = eye(layers[-1], layers[-1].shape[1])
+    flipped = [Factor(one, one)]  # of the transposes, from the right
     for layer in reversed(layers[1:]):
-        products.append(products[-1] @ layer)
-    return products[::-1]
+        flipped.append(flipped[-1].widen(layer.mT))
+    return [Factor(factor.inner.mT, factor.outer) for factor in reversed(flipped)]
+
+
+def eye(like: Tensor, size: int) -> Tensor:
+    """(C, size, size) identities."""
+    return torch.eye(size, dtype=like.dtype, device=like.device).expand(len(like), -1, -1)
 
 
 def _root(moment: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""Which sampler draws from the local posterior, and what it needs beyond `sgld_config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, NamedTuple
+
+from llc.config.parsing import ConfigError
+from llc.config.rules import Count, OneOf, Positive, Within
+from llc.config.shared import SGLDConfig
+
+
+class Kind(NamedTuple):
+    """How a sampler differs from SGLD in what it is given."""
+
+    reads: tuple[str, ...] = ()  # keys of `sampler_config` it reads beside name and lengths
+    full_data: bool = False  # every step sees all the data
+    num_steps: int | None = None  # its own default; None: that of `sgld_config`
+    burn_in_prop: float | None = None
+
+
+SAMPLERS = {
+    "sgld": Kind(),
+    "mala": Kind(full_data=True, burn_in_prop=0.5),
+    "hmc": Kind(("trajectory", "target_acceptance"), True, num_steps=200, burn_in_prop=0.5),
+    "gibbs": Kind(full_data=True, num_steps=400, burn_in_prop=0.5),
+}
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The sampler by name; γ, the chains and, for SGLD and MALA, ε come from `sgld_config`.
+
+    A key that is None has the sampler's own default, and one it does not read must stay None.
+    """
+
+    name: Annotated[str, OneOf(*SAMPLERS)] = "sgld"
+    num_steps: Count | None = None
+    burn_in_prop: Annotated[float, Within(0, 1, closed="left")] | None = None
+    trajectory: Positive | None = None
+    target_acceptance: Annotated[float, Within(0.05, 0.99)] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return SAMPLERS[self.name]
+
+    @property
+    def moves_by_epsilon(self) -> bool:
+        """Whether it diffuses as ε says, a step at a time."""
+        return self.kind.num_steps is None
+
+    def check(self, prefix: str = "") -> None:
+        """Raise ConfigError for a key that the sampler would ignore."""
+        common = ("name", "num_steps", "burn_in_prop")
+        for key, value in vars(self).items():
+            if value is not None and key not in (*common, *self.kind.reads):
+                takers = [name for name, kind in SAMPLERS.items() if key in kind.reads]
+                raise ConfigError(
+                    f"{prefix}{key}={value}: would be ignored with name={self.name!r}: leave it "
+                    f"out or use {' or '.join(takers)}"
+                )
+
+    def applied(self, sgld: SGLDConfig, num_data: int, prefix: str = "") -> SGLDConfig:
+        """Lengths and batches as this sampler takes them.
+
+        Raises: ConfigError where they leave too few draws.
+        """
+        kind = self.kind
+        steps = self.num_steps or kind.num_steps or sgld.num_steps
+        kept = next(
+            share
+            for share in (self.burn_in_prop, kind.burn_in_prop, sgld.burn_in_prop)
+            if share is not None
+        )
+        batch_size = num_data if kind.full_data else sgld.batch_size
+        result = replace(sgld, num_steps=steps, burn_in_prop=kept, batch_size=batch_size)
+        result.check(prefix)
+        return result
+
+    def check_loss(self, gamma: float, *, linear: bool, prefix: str = "") -> None:
+        """Raise ConfigError where the sampler cannot sample such a network at such a γ."""
+        if self.name == "gibbs" and not linear:
+            raise ConfigError(
+                f"{prefix}name='gibbs': samples deep linear networks only: use another sampler"
+            )
+        if gamma == 0 and self.name == "gibbs":
+            raise ConfigError("sgld_config.gamma=0.0: must be > 0 with sampler gibbs")
+        if gamma == 0 and self.name == "hmc" and self.trajectory is None:
+            raise ConfigError(
+                f"{prefix}trajectory=None: is π/(2√gamma), which gamma=0.0 leaves open: give one"
+            )
