@@ -50,7 +50,7 @@ def main(_run, _config):
     curve = Curve(
         _run,
         keeper,
-        draws=config.sgld_config.draws,
+        draws=config.sampling.draws,
         nbeta=config.nbeta,
         title=f"deep linear network {'-'.join(map(str, config.widths))}",
         picture="saddle.png" if config.do_plot else None,
@@ -127,6 +127,7 @@ def estimate_at(
         centres,
         nbeta=config.nbeta,
         sgld_config=config.sgld_config,
+        sampler_config=config.sampler_config,
         seeds=[derived_seed(config.seed, step) for step in steps],
         full_data_trace=not config.loss_trace_minibatch,
         companions=False,  # they would only confirm that 100 steps do not equilibrate

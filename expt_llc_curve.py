@@ -49,7 +49,7 @@ def main(_run, _config):
     curve = Curve(
         _run,
         keeper,
-        draws=config.sgld_config.draws,
+        draws=config.sampling.draws,
         nbeta=config.nbeta,
         title=f"{config.model_data_config.model_name} on {config.model_data_config.data_name}",
         picture="llc_curve.png" if config.do_plot else None,
@@ -109,6 +109,7 @@ def measure(
         checkpoint.params,
         nbeta=config.nbeta,
         sgld_config=config.sgld_config,
+        sampler_config=config.sampler_config,
         seed=derived_seed(config.seed, checkpoint.step),
         full_data_trace=not config.loss_trace_minibatch,
         distances=True,

@@ -65,7 +65,7 @@ def loss_trace(ax: Axes, estimate: LLCEstimate) -> None:
         ax.plot(steps[where], trace.loss[chain, where], color=colour, lw=0.5, alpha=0.7)
     baseline = trace.baseline.nanmean(0)[where]
     ax.plot(steps[where], baseline, color="black", lw=1, label="L(w*)")
-    ax.set_xlabel("SGLD step")
+    ax.set_xlabel("step")
     ax.set_ylabel("loss")
     ax.legend(loc="upper right", fontsize=8)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llc.config import ConfigError, DLNConfig, SGLDConfig, as_plain, parse
+from llc.config import ConfigError, CurveConfig, DLNConfig, SGLDConfig, as_plain, parse
 from llc.config.shared import check_device
 
 
@@ -248,3 +249,36 @@ def test_absent_cuda_is_an_error(monkeypatch):
     with pytest.raises(ConfigError, match=r"^device='cuda:2': there are only 2 CUDA devices"):
         check_device("cuda:2")
     check_device("auto")
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"name": "nutz"}, "sampler_config.name='nutz': must be one of"),
+        ({"trajectory": 2.0}, "sampler_config.trajectory=2.0: would be ignored with name='sgld'"),
+        ({"name": "hmc", "num_steps": 2}, "sampler_config.num_steps=2: leaves 1 draws per chain"),
+    ],
+)
+def test_a_sampler_is_refused_what_it_would_not_read(update, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(DLNConfig, {"sampler_config": update})
+
+
+def test_gibbs_needs_a_linear_network_and_localisation():
+    gibbs = {"sampler_config": {"name": "gibbs"}}
+    parse(DLNConfig, gibbs)
+    with pytest.raises(ConfigError, match=r"sgld_config\.gamma=0\.0: must be > 0 with sampler"):
+        parse(DLNConfig, gibbs | {"sgld_config": {"gamma": 0.0}})
+    with pytest.raises(ConfigError, match="name='gibbs': samples deep linear networks only"):
+        parse(CurveConfig, gibbs)
+    with pytest.raises(ConfigError, match=r"trajectory=None: is π/\(2√gamma\)"):
+        parse(DLNConfig, {"sampler_config": {"name": "hmc"}, "sgld_config": {"gamma": 0.0}})
+
+
+def test_a_sampler_has_its_own_lengths_where_sgld_has_others():
+    assert parse(DLNConfig, {}).sampling == SGLDConfig()
+    hmc = parse(DLNConfig, {"sampler_config": {"name": "hmc"}}).sampling
+    assert (hmc.num_steps, hmc.burn_in_prop, hmc.batch_size) == (200, 0.5, 10_000)
+    chosen = {"name": "mala", "burn_in_prop": 0.1, "num_steps": 70}
+    mala = parse(DLNConfig, {"sampler_config": chosen}).sampling
+    assert (mala.num_steps, mala.burn_in_prop, mala.epsilon) == (70, 0.1, 1e-5)

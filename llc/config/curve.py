@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from llc.config.rules import Count, NonNegative, NumbersAsText, OneOf, Positive, Within
+from llc.config.sampler import Sampled, SamplerConfig
 from llc.config.shared import (
     Device,
     Seed,
@@ -52,11 +53,12 @@ class ClassifierTrainingConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class CurveConfig(Tempered):
+class CurveConfig(Tempered, Sampled):
     """Every key of `expt_llc_curve.py`: λ̂ along the training of an image classifier."""
 
     expt_name: Annotated[str | None, NumbersAsText()] = None
     sgld_config: SGLDConfig = SAMPLING
+    sampler_config: SamplerConfig = SamplerConfig()
     loss_trace_minibatch: bool = True
     model_data_config: ModelDataConfig = ModelDataConfig()
     training_config: ClassifierTrainingConfig = ClassifierTrainingConfig()
@@ -76,8 +78,8 @@ class CurveConfig(Tempered):
 
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for values that cannot go together, or not on this machine."""
-        for group in ("sgld_config", "training_config"):
-            size = getattr(self, group).batch_size
-            check_batch_size(size, self.num_training_data, f"{prefix}{group}.")
+        self.check_sampler(prefix, linear=False)
+        size = self.training_config.batch_size
+        check_batch_size(size, self.num_training_data, f"{prefix}training_config.")
         check_logging_period(self.logging_period, self.training_config.num_steps, prefix)
         check_device(self.device, prefix)

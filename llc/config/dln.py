@@ -7,7 +7,7 @@ from typing import Annotated
 
 from llc.config.parsing import ConfigError
 from llc.config.rules import AtLeast, Count, NonEmpty, NumbersAsText, OneOf, Positive
-from llc.config.sampler import SamplerConfig
+from llc.config.sampler import Sampled, SamplerConfig
 from llc.config.shared import (
     Device,
     DType,
@@ -24,7 +24,7 @@ FUNCTIONAL_RANK_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class DLNConfig(Tempered):
+class DLNConfig(Tempered, Sampled):
     """Every key of `expt_dln.py`: λ̂ against λ for deep linear networks."""
 
     expt_name: Annotated[str | None, NumbersAsText()] = None
@@ -61,12 +61,7 @@ class DLNConfig(Tempered):
 
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for values that cannot go together, or not on this machine."""
-        check_batch_size(
-            self.sgld_config.batch_size, self.num_training_data, f"{prefix}sgld_config."
-        )
-        sampler = f"{prefix}sampler_config."
-        self.sampler_config.check_loss(self.sgld_config.gamma, linear=True, prefix=sampler)
-        self.sampler_config.applied(self.sgld_config, self.num_training_data, sampler)
+        self.check_sampler(prefix, linear=True)
         if self.do_training:
             size = self.training_config.batch_size
             check_batch_size(size, self.num_training_data, f"{prefix}training_config.")

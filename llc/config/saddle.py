@@ -8,6 +8,7 @@ from typing import Annotated
 
 from llc.config.parsing import ConfigError
 from llc.config.rules import AtLeast, Count, NonNegative, NumbersAsText, Positive
+from llc.config.sampler import Sampled, SamplerConfig
 from llc.config.shared import (
     Device,
     DType,
@@ -30,7 +31,7 @@ PLAIN_SGD = TrainingConfig(learning_rate=1e-4, momentum=None, batch_size=128, nu
 
 
 @dataclass(frozen=True)
-class SaddleConfig(Tempered):
+class SaddleConfig(Tempered, Sampled):
     """Every key of `expt_dln_saddle_dynamics.py`: λ̂ along saddle-to-saddle training."""
 
     expt_name: Annotated[str | None, NumbersAsText()] = None
@@ -41,6 +42,7 @@ class SaddleConfig(Tempered):
     num_training_data: Annotated[int, AtLeast(2)] = 10_000
     itemp: Positive | None = None
     sgld_config: SGLDConfig = SHORT_CHAINS
+    sampler_config: SamplerConfig = SamplerConfig()
     loss_trace_minibatch: bool = True
     training_config: TrainingConfig = PLAIN_SGD
     seed: Seed = 42
@@ -73,9 +75,9 @@ class SaddleConfig(Tempered):
 
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for values that cannot go together, or not on this machine."""
-        for group in ("sgld_config", "training_config"):
-            size = getattr(self, group).batch_size
-            check_batch_size(size, self.num_training_data, f"{prefix}{group}.")
+        self.check_sampler(prefix, linear=True)
+        size = self.training_config.batch_size
+        check_batch_size(size, self.num_training_data, f"{prefix}training_config.")
         if not self.group_size:
             raise ConfigError(
                 f"{prefix}max_stacked_chains={self.max_stacked_chains}: must hold the "

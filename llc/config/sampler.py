@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 from llc.config.parsing import ConfigError
 from llc.config.rules import Count, OneOf, Positive, Within
-from llc.config.shared import SGLDConfig
+from llc.config.shared import SGLDConfig, check_batch_size
 
 
 class Kind(NamedTuple):
@@ -77,7 +77,7 @@ class SamplerConfig:
         result.check(prefix)
         return result
 
-    def check_loss(self, gamma: float, *, linear: bool, prefix: str = "") -> None:
+    def check_network(self, gamma: float, *, linear: bool, prefix: str = "") -> None:
         """Raise ConfigError where the sampler cannot sample such a network at such a γ."""
         if self.name == "gibbs" and not linear:
             raise ConfigError(
@@ -89,3 +89,36 @@ class SamplerConfig:
             raise ConfigError(
                 f"{prefix}trajectory=None: is π/(2√gamma), which gamma=0.0 leaves open: give one"
             )
+
+
+class HasSampler(Protocol):
+    """What a configuration samples with, and how much there is to see."""
+
+    @property
+    def sgld_config(self) -> SGLDConfig:
+        """ε, γ, lengths, chains, batches."""
+
+    @property
+    def sampler_config(self) -> SamplerConfig:
+        """Which sampler."""
+
+    @property
+    def num_training_data(self) -> int:
+        """n."""
+
+
+class Sampled:
+    """The sampling of a configuration with `sgld_config` and `sampler_config`."""
+
+    @property
+    def sampling(self: HasSampler) -> SGLDConfig:
+        """Lengths and batches as the chosen sampler takes them."""
+        return self.sampler_config.applied(self.sgld_config, self.num_training_data)
+
+    def check_sampler(self: HasSampler, prefix: str, *, linear: bool) -> None:
+        """Raise ConfigError where lengths, batches, γ and the sampler cannot go together."""
+        size = self.sgld_config.batch_size
+        check_batch_size(size, self.num_training_data, f"{prefix}sgld_config.")
+        own = f"{prefix}sampler_config."
+        self.sampler_config.check_network(self.sgld_config.gamma, linear=linear, prefix=own)
+        self.sampler_config.applied(self.sgld_config, self.num_training_data, own)
