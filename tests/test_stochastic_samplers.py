@@ -80,8 +80,11 @@ def test_neither_company_nor_blocks_nor_threads_matter(name, monkeypatch):
     torch.testing.assert_close(alone.loss[0], whole.loss[1], rtol=1e-9, atol=1e-9)
     monkeypatch.setattr(llc.sampling.feed, "block_steps", lambda *_: 7)
     monkeypatch.setattr(llc.sampling.threads, "SMALL", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    cut = sampled(build)
+    torch.set_num_threads(2)
+    try:
+        cut = sampled(build)
+    finally:
+        torch.set_num_threads(1)
     torch.testing.assert_close(cut.loss, whole.loss, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(cut.squared_gradient, whole.squared_gradient, equal_nan=True)
 
