@@ -145,6 +145,11 @@ def test_a_chain_that_jumps_once_in_a_while_stands_still_too():
     assert "1 of 4 chains stand still (chain 2)" in judged(draws, acceptance=0.0005).status
 
 
+def test_moves_in_the_burn_in_do_not_count():
+    status = judged(frozen([1], 500), 500, acceptance=math.nan).status
+    assert "1 of 4 chains stand still (chain 1)" in status
+
+
 def test_chains_that_move_are_not_said_to_stand_still():
     assert "stand still" not in judged(frozen([1], 1990), acceptance=0.5).status  # rejected of late
     assert "stand still" not in judged(frozen([1]), acceptance=0.9).status  # the loss is flat

@@ -242,25 +242,29 @@ def test_the_check_counts_the_localisation_too():
 
 
 def test_acceptance_is_that_of_mala_with_the_same_metric():
-    factors, gamma, epsilon = network_factors(), 2.0, 0.3
+    factors, gamma, epsilon, steps = network_factors(), 2.0, 0.3, 5
     posterior, gradient = problem(gamma)
-    one, two = (
-        run_network(posterior, given(factors, epsilon, check_period=1), N, k) for k in (1, 2)
-    )
-    metric, centre = vector(factors), network_centre(gamma)
-    losses = run_network(posterior, given(factors, epsilon), N, 3).loss
+    traces = [
+        run_network(posterior, given(factors, epsilon, check_period=1), N, k + 1)
+        for k in range(steps)
+    ]
+    metric, centre, losses = vector(factors), network_centre(gamma), traces[-1].loss
+    expected = torch.empty(CHAINS, steps - 2, dtype=torch.float64)
     for chain in range(CHAINS):
+        places = [vector(unstack(trace.last, chain)) for trace in traces[:-1]]  # w_1, w_2, …
         energies, laws = [], []
-        places = [vector(unstack(trace.last, chain)) for trace in (one, two)]
         for w, loss in zip(places, losses[chain, 1:], strict=True):
             energies.append(NETWORK_NBETA * loss + gamma / 2 * (w - centre).square().sum())
             slope = NETWORK_NBETA * gradient(w, slice(None)) + gamma * (w - centre)
             mean = w - epsilon / 2 * metric * slope
             laws.append(torch.distributions.Normal(mean, (epsilon * metric).sqrt()))
-        back, forth = laws[1].log_prob(places[0]).sum(), laws[0].log_prob(places[1]).sum()
-        expected = (energies[0] - energies[1] + back - forth).exp().clamp(max=1)
-        torch.testing.assert_close(two.acceptance[chain, 1], expected, rtol=1e-8, atol=1e-9)
-    assert two.acceptance.min() < 0.99
+        for k in range(steps - 2):
+            back = laws[k + 1].log_prob(places[k]).sum()
+            forth = laws[k].log_prob(places[k + 1]).sum()
+            expected[chain, k] = (energies[k] - energies[k + 1] + back - forth).exp().clamp(max=1)
+    got = traces[-1].acceptance[:, 1:-1]
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
+    assert (expected < 0.99).sum() > 2
 
 
 # The correction.

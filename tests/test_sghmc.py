@@ -52,10 +52,11 @@ def test_without_noise_it_is_heavy_ball_descent():
 
 def test_with_friction_one_it_is_sgld():
     posterior, _ = problem()
-    one, other = (
-        run_network(posterior, make) for make in (build(1.0), lambda part: sgld(part, EPSILON))
-    )
-    torch.testing.assert_close(one.loss, other.loss, rtol=1e-12, atol=1e-12)
+    makes = build(1.0, check_period=2), lambda part: sgld(part, EPSILON, 2)
+    one, other = (run_network(posterior, make) for make in makes)
+    for name in ("loss", "squared_gradient", "step_size"):
+        left, right = getattr(one, name), getattr(other, name)
+        torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("friction", [0.0, -0.1, 1.1])

@@ -8,7 +8,7 @@ import torch
 from ladder import FALSE_FAIL, GAMMA, MANY, NBETA, run
 from oracles import assert_vanishes, centred_tilts, dkw_bound, normals, quadratic_loss
 from scipy import stats
-from stochastic import BATCH, CHAINS, N, assert_replay, problem, vector
+from stochastic import BATCH, CHAINS, STREAMS, N, assert_replay, problem, vector
 from stochastic import NBETA as NETWORK_NBETA
 from stochastic import run as run_network
 
@@ -17,6 +17,7 @@ from llc.params import stack, unstack
 from llc.posterior import LocalPosterior
 from llc.samplers.sgld import sgld
 from llc.samplers.sgld_cv import ControlVariates, sgld_cv
+from llc.sampling import Schedule, sample
 
 EPSILON = 0.02
 
@@ -50,11 +51,14 @@ def test_on_all_data_it_is_sgld():
 def test_the_traced_losses_are_those_of_the_minibatches():
     """… at w_t and at w*, and not those of the last gradient that was asked for."""
     posterior, _ = problem()
+    start = {name: leaf + 0.1 for name, leaf in posterior.centre.leaves.items()}
     one, other = (
-        run_network(posterior, make, steps=1) for make in (build, lambda part: sgld(part, EPSILON))
+        sample(posterior, make, Schedule(1, BATCH), STREAMS, start=start)
+        for make in (build, lambda part: sgld(part, EPSILON))
     )
     assert torch.equal(one.loss, other.loss)
     assert torch.equal(one.baseline, other.baseline)
+    assert not torch.equal(one.loss, one.baseline)
     assert one.gradients == 2 * other.gradients
 
 
