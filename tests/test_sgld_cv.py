@@ -40,7 +40,9 @@ def test_steps_are_the_formula_with_the_noise_and_the_batches_replayed(gamma):
     assert_replay(build, step, gamma=gamma)
 
 
-def test_on_all_data_it_is_sgld():
+@pytest.mark.parametrize("at_once", [7, 1024])
+def test_on_all_data_it_is_sgld(at_once, monkeypatch):
+    monkeypatch.setattr("llc.samplers.sgld_cv.AT_ONCE", at_once)
     posterior, _ = problem()
     one, other = (
         run_network(posterior, make, size=N) for make in (build, lambda part: sgld(part, EPSILON))

@@ -11,6 +11,8 @@ from llc.samplers.base import Block
 class Given:
     """A constant G."""
 
+    warm_up = 0
+
     def __init__(self, diagonal: Tensor) -> None:
         self.diagonal = diagonal
 

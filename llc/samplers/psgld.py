@@ -151,7 +151,7 @@ def _sampler(
         both = torch.add(drift, force, alpha=2 * momentum / (1 - momentum))
         return nbeta**2 * layout.sums(both.mul_(drift).mul_(diagonal))
 
-    return Sampler(Noise(scale=sqrt(epsilon)), init, advance)
+    return Sampler(Noise(scale=sqrt(epsilon)), init, advance, warm_up=metric.warm_up)
 
 
 def _require_share(name: str, value: float) -> None:

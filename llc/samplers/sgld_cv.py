@@ -19,6 +19,8 @@ from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Check, Info, Sampler
 from llc.samplers.sgld import State, sgld
 
+AT_ONCE = 1024  # examples, while ∇L_n(w*) is computed
+
 
 def sgld_cv(posterior: LocalPosterior, epsilon: float, check_period: int | None = None) -> Sampler:
     """SGLD-CV with step size ε; every `check_period` steps one step is looked at more closely.
@@ -60,10 +62,12 @@ class ControlVariates:
         """Those of all the data: the gradient at w* is computed here."""
         layout, centre = posterior.layout, posterior.centre
         full, here, there = (layout.stack(torch.zeros_like(centre.flat)) for _ in range(3))
-        everything = posterior.block(1)
-        everything.load(1, None)
-        everything.add_gradient(0, centre.leaves, full.leaves, 1.0)
-        return cls(everything, centre, full.flat, here, there)
+        batches, examples = posterior.block(1), posterior.loss.num_examples
+        indices = torch.arange(examples, dtype=torch.int32, device=full.flat.device)
+        for part in torch.split(indices, AT_ONCE):
+            batches.load(1, part.view(1, 1, -1))
+            batches.add_gradient(0, centre.leaves, full.leaves, len(part) / examples)
+        return cls(batches, centre, full.flat, here, there)
 
     def load(self, steps: int, indices: Tensor | None) -> None:
         self.batches.load(steps, indices)
