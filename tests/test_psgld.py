@@ -29,7 +29,6 @@ from llc.samplers.psgld import State, psgld, scaled_sgld
 from llc.samplers.sgld import sgld
 
 EPSILON = 0.02
-FACTORS = {"layer1.weight": 4.0, "layer1.bias": 0.5, "layer2.weight": 0.25, "layer2.bias": 2.0}
 
 
 def learnt(epsilon=EPSILON, **options):
@@ -342,3 +341,10 @@ def test_the_correction_is_that_of_a_metric_with_memory_too():
     wrong, _ = second_moment(0.01, False, 0.6)
     right, error = second_moment(0.01, True, 0.6)
     assert abs(right - 1) + 5 * error < 0.2 * (wrong - 1)
+
+
+def test_the_warm_up_is_declared():
+    """Whoever reads the draws leaves out those of a metric that is still learnt."""
+    posterior, _ = problem()
+    assert learnt(warm_up=30)(posterior).warm_up == 30
+    assert learnt()(posterior).warm_up == given(network_factors())(posterior).warm_up == 0
