@@ -15,7 +15,9 @@ support this. Beside them the status asks for
   that on a quadratic potential with γ = 0 and a loss that vanishes at w*, λ̂ is too high by exactly
   (ε/8)·E‖∇U_B‖², discretisation and minibatch noise together; ‖∇U_B‖² is measured along the chain.
   With γ > 0 this overstates the bias; where targets are noisy the minibatch trace can have up to
-  twice as much, so that `ok` allows it half the claimed error.
+  twice as much, so that `ok` allows it half the claimed error. A sampler that measures no such bias
+  (the exact ones; NaN) is taken to have none;
+- chains that move: a sampler that rejects everything repeats itself, and its chains may well agree.
 """
 
 import math
@@ -41,6 +43,7 @@ STANDARD_ERRORS = 4.0
 MAX_RHAT = 1.05
 MIN_ESS = 100.0
 MAX_SHARE_BELOW = 0.2
+MIN_MOVES = 0.01  # of the kept draws: a chain that moves less often stands still
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class LLCEstimate:
     cooled_bias: float  # their step-size bias
     companion_seconds: float  # what they took, all stages
     gradients: float  # full-data-equivalent gradients of all chains, companions included
-    step_size_bias: float  # (ε/8)·mean ‖∇U_B‖², in units of λ̂; NaN where not measured
+    step_size_bias: float  # (ε/8)·mean ‖∇U_B‖², in units of λ̂; NaN: none is measured
     share_below: float  # of 50 stretches of each chain's kept draws: mean L(w_t) < mean L(w*)
     num_diverged_chains: int
     status: str
@@ -162,8 +165,31 @@ def judge(estimate: LLCEstimate, epsilon: float) -> str:
             f"below the centre: w* is not a minimum ({estimate.share_below:.0%} of the trace "
             "has a lower loss): train longer or raise gamma"
         )
-    complaints = list(_complaints(estimate, epsilon))
+    complaints = [*_stuck(estimate), *_complaints(estimate, epsilon)]
     return "not converged: " + "; ".join(complaints) if complaints else "ok"
+
+
+def _stuck(estimate: LLCEstimate) -> Iterator[str]:
+    still = standing_still(estimate.trace, estimate.num_burn_in)
+    if still:
+        names = ", ".join(map(str, still[:8])) + (", …" if len(still) > 8 else "")
+        yield (
+            f"{len(still)} of {len(estimate.per_chain)} chains stand still (chain {names}): "
+            "take smaller steps, or a longer warm-up to find them"
+        )
+
+
+def standing_still(trace: Trace, num_burn_in: int) -> list[int]:
+    """The chains whose kept draws all but never change, counted from 0.
+
+    Not those whose moves are accepted all the same: their loss is flat.
+    """
+    draws = (trace.loss - trace.baseline)[:, num_burn_in:]
+    changes = (draws.diff(dim=1) != 0).double()
+    same = changes.sum(1) < MIN_MOVES * changes.shape[1]
+    kept = trace.checked_steps >= trace.steps[min(num_burn_in, len(trace.steps) - 1)]
+    accepts = trace.acceptance[:, kept].double().mean(1) >= MIN_MOVES  # NaN compares false
+    return [int(chain) for chain in (same & ~accepts).nonzero().flatten()]
 
 
 def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
@@ -175,7 +201,8 @@ def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
     if not abs(estimate.drift) <= tolerance / 2:
         yield f"λ̂ drifts by {estimate.drift:+.2g} over the second half: sample longer"
     # The companions may sit in steeper places, where the same step biases more.
-    gap = (estimate.cooled_mean - estimate.cooled_bias) - (estimate.mean - estimate.step_size_bias)
+    bias = estimate.cooled_bias - estimate.step_size_bias
+    gap = estimate.cooled_mean - estimate.mean - (0.0 if math.isnan(bias) else bias)
     if estimate.companions and math.isnan(estimate.cooled_mean):
         yield f"companion chains diverged: try epsilon={epsilon / 3:.1g}"
     elif estimate.companions and not abs(gap) <= tolerance:

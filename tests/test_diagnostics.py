@@ -17,6 +17,10 @@ from llc.diagnostics import (
     summarise,
     to_inference_data,
 )  # fmt: skip
+from llc.posterior import LocalPosterior
+from llc.samplers.mala import mala
+from llc.sampling import Schedule, sample
+from llc.streams import Stream
 from llc.theory import quadratic_sgld
 from llc.trace import Trace
 
@@ -29,7 +33,7 @@ def test_a_single_draw_has_a_mean_and_no_error():
     assert math.isnan(error)
 
 
-def made(draws, *, norms=None, diverged=None):
+def made(draws, *, norms=None, diverged=None, acceptance=0.9):
     """A trace with these nβ(L − L*) (C, T)."""
     draws = torch.as_tensor(np.asarray(draws), dtype=torch.float64)
     chains, count = draws.shape
@@ -37,10 +41,12 @@ def made(draws, *, norms=None, diverged=None):
     checked = steps[::20]
     norms = torch.zeros(chains, len(checked)).double() if norms is None else norms
     dead = torch.full((chains,), -1) if diverged is None else torch.tensor(diverged)
+    undefined = torch.full_like(norms, math.nan)
     return Trace(
         steps=steps, loss=0.5 + draws / NBETA, baseline=torch.full_like(draws, 0.5), distance=None,
-        checked_steps=checked, acceptance=torch.full_like(norms, 0.9), squared_gradient=norms,
-        diverged_at=dead, centre_loss=torch.full((chains,), 0.5).double(), last={},
+        checked_steps=checked, acceptance=torch.full_like(norms, acceptance),
+        squared_gradient=norms, energy=undefined, step_size=undefined, diverged_at=dead,
+        centre_loss=torch.full((chains,), 0.5).double(), last={},
         chain_steps=chains * count, gradients=1.0, seconds=1.0,
     )  # fmt: skip
 
@@ -100,6 +106,72 @@ def test_not_converged_and_why(draws, options, words):
     status = judged(draws, **options).status
     assert status.startswith("not converged: ")
     assert words in status
+
+
+def test_an_unmeasured_step_size_bias_is_none():
+    """Exact samplers report NaN: the companions are compared all the same."""
+    unknown = torch.full((4, 100), math.nan).double()
+    agreeing, other = made(noise(2, 500, seed=1)), made(noise(2, 500, mean=1.2))
+    for cooled, ok in ((agreeing, True), (other, False)):
+        missing = cooled._replace(
+            squared_gradient=torch.full_like(cooled.squared_gradient, math.nan)
+        )
+        estimate = summarise(made(noise(), norms=unknown), NBETA, 0, 1e-3, missing)
+        assert math.isnan(estimate.step_size_bias)
+        assert math.isnan(estimate.cooled_bias)
+        assert estimate.ok == ok, estimate.status
+        assert ok or "cooled from above" in estimate.status
+
+
+def frozen(chains, since=0):
+    """Draws of four chains, some of which repeat themselves."""
+    draws = noise()
+    draws[chains, since:] = 1.0
+    return draws
+
+
+@pytest.mark.parametrize("acceptance", [0.0, math.nan])
+def test_chains_that_stand_still_are_named(acceptance):
+    status = judged(frozen([1, 3]), acceptance=acceptance).status
+    assert status.startswith("not converged: 2 of 4 chains stand still (chain 1, 3): ")
+    assert "warm-up" in status
+    every = judged(frozen([0, 1, 2, 3]), acceptance=acceptance).status
+    assert "4 of 4 chains stand still (chain 0, 1, 2, 3)" in every
+
+
+def test_a_chain_that_jumps_once_in_a_while_stands_still_too():
+    draws = frozen([2])
+    draws[2, 1000:] = 1.1  # one change in 2000 draws
+    assert "1 of 4 chains stand still (chain 2)" in judged(draws, acceptance=0.0005).status
+
+
+def test_moves_in_the_burn_in_do_not_count():
+    status = judged(frozen([1], 500), 500, acceptance=math.nan).status
+    assert "1 of 4 chains stand still (chain 1)" in status
+
+
+def test_chains_that_move_are_not_said_to_stand_still():
+    assert "stand still" not in judged(frozen([1], 1990), acceptance=0.5).status  # rejected of late
+    assert "stand still" not in judged(frozen([1]), acceptance=0.9).status  # the loss is flat
+    assert judged(noise(), acceptance=0.0).ok  # SGLD far beyond what MALA would accept
+    burnt = frozen([1])
+    burnt[1, 500:] = noise()[1, 500:]
+    assert "stand still" not in judged(burnt, 500, acceptance=math.nan).status
+
+
+def test_frozen_samplers_are_reported():
+    """MALA whose every proposal is rejected, through the whole chain of code."""
+    posterior = LocalPosterior.around(
+        quadratic_loss([1.0, 2.0]), {"w": torch.zeros(1, 2).double()}, 10.0, 1.0, 4
+    )
+    streams = [Stream(0, chain) for chain in range(4)]
+    start = {"w": normals(4, 2)}
+    for epsilon, still in ((1e6, True), (0.1, False)):
+        trace = sample(
+            posterior, lambda p, e=epsilon: mala(p, e), Schedule(400, 1000), streams, start=start
+        )
+        status = summarise(trace, 10.0, 40, epsilon).status
+        assert ("4 of 4 chains stand still" in status) == still, status
 
 
 def test_companions_that_diverged_are_no_support():

@@ -7,6 +7,7 @@ gathered, prepared in one go; the sampler only computes, so that a step is a han
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from llc.models.base import BLOCK_STEPS, LossBlock
@@ -33,9 +34,22 @@ class Check(NamedTuple):
     """A closer look at one step; NaN where a number is undefined for a sampler."""
 
     acceptance: Tensor  # (C,) Metropolis probability of the step
-    squared_gradient: Tensor  # (C,) ‖∇U_B(w_t)‖² at the position it started from
+    # (C,) what (ε/8)· is the step-size bias of λ̂, on average: ‖∇U_B(w_t)‖² for SGLD, at the
+    # position the step started from. Samplers that derive theirs say so; NaN: no such bias.
+    squared_gradient: Tensor
     energy: Tensor  # (C,) the energy a transition conserves, at its end
     step_size: Tensor  # (C,) of the transition
+
+
+def due(step: int, count: int, period: int | None) -> range:
+    """Which of the `count` steps after `step` are looked at more closely: every `period`-th."""
+    return range(0) if period is None else range(-step % period, count, period)
+
+
+def bias_check(squared_gradient: Tensor, epsilon: float) -> Check:
+    """A look at the step-size bias alone, by samplers without acceptance or energy."""
+    nothing = torch.full_like(squared_gradient, torch.nan)
+    return Check(nothing, squared_gradient, nothing, torch.full_like(nothing, epsilon))
 
 
 class Info(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llc.params import Stack
 from llc.posterior import LocalPosterior
-from llc.samplers.base import Block, Check, Info, Noise, Sampler
+from llc.samplers.base import Block, Check, Info, Noise, Sampler, due
 
 
 class State(NamedTuple):
@@ -48,36 +48,49 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
         checks = {}
-        if check_period is not None:
-            for step in range(-state.step % check_period, len(loss), check_period):
-                here = block.positions[step - 1] if step else state.position
-                checks[step] = check(posterior, block, step, here, epsilon)
+        for step in due(state.step, len(loss), check_period):
+            here = block.positions[step - 1] if step else state.position
+            checks[step] = check(posterior, block, step, here, epsilon)
         return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
 
     return Sampler(Noise(shift, sqrt(epsilon)), init, advance)
 
 
-def check(posterior: LocalPosterior, block: Block, step: int, here: Stack, epsilon: float) -> Check:
+def check(
+    posterior: LocalPosterior,
+    block: Block,
+    step: int,
+    here: Stack,
+    epsilon: float,
+    metric: Tensor | None = None,
+) -> Check:
     """The acceptance probability MALA would give the move `here` -> positions[step].
 
     On that step's minibatch:
-        min(1, exp(U(w) − U(w') + log q(w|w') − log q(w'|w))),  q(·|w) = N(w − (ε/2)∇U(w), εI)
+        min(1, exp(U(w) − U(w') + log q(w|w') − log q(w'|w))),  q(·|w) = N(w − (ε/2)G∇U(w), εG)
     (Roberts & Tweedie 1996). A diagnostic of the step size: full-data MALA accepts less.
+    `metric`: G (total,), where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
     """
     there = block.positions[step]
     old = posterior.evaluate(block.batches, step, here)
     new = posterior.evaluate(block.batches, step, there)
-    forward = posterior.layout.sums(_mismatch(there, here, old.grad, epsilon).square_())
-    backward = posterior.layout.sums(_mismatch(here, there, new.grad, epsilon).square_())
+    forward = posterior.layout.sums(_mismatch(there, here, old.grad, epsilon, metric))
+    backward = posterior.layout.sums(_mismatch(here, there, new.grad, epsilon, metric))
     log_ratio = old.potential - new.potential + (forward - backward) / (2 * epsilon)
+    squares = old.grad.flat.square()
     return Check(
         acceptance=log_ratio.clamp(max=0).exp(),
-        squared_gradient=posterior.layout.sums(old.grad.flat.square()),
+        squared_gradient=posterior.layout.sums(squares if metric is None else squares * metric),
         energy=new.potential,
         step_size=torch.full_like(new.potential, epsilon),
     )
 
 
-def _mismatch(to: Stack, start: Stack, grad: Stack, epsilon: float) -> Tensor:
-    """to − (start − (ε/2)∇U(start))."""
-    return torch.sub(to.flat, start.flat).add_(grad.flat, alpha=epsilon / 2)
+def _mismatch(
+    to: Stack, start: Stack, grad: Stack, epsilon: float, metric: Tensor | None
+) -> Tensor:
+    """x² / G of x = to − (start − (ε/2) G ∇U(start)), number by number."""
+    gap = torch.sub(to.flat, start.flat)
+    if metric is None:
+        return gap.add_(grad.flat, alpha=epsilon / 2).square_()
+    return gap.addcmul_(metric, grad.flat, value=epsilon / 2).square_().div_(metric)
