@@ -14,6 +14,8 @@ import xarray as xr
 
 from llc.records import SourceError, commandline, curve, curves, load_runs, select, traces
 from llc.records import table as table_module
+from llc.records.reading import read
+from llc.records.sources import found
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -321,3 +323,50 @@ def test_attributes_survive_selection(tmp_path):
     assert len(runs.attrs["broken"]) == 1
     assert isinstance(runs, pd.DataFrame)
     assert list(runs.columns[: len(table_module.FIXED)]) == table_module.FIXED
+
+
+# --- one run in two places -----------------------------------------------------------------------
+
+
+class Listing(list):
+    """A source that says what it is told to."""
+
+    name = "listing"
+
+    def runs(self):
+        return iter(self)
+
+
+def twin(*, directory=None, mongo="host:1:db", heard="12:00", run_id="1", host="node1", seed=0):
+    run = {
+        "status": "RUNNING",
+        "experiment": {"name": "toy"},
+        "host": {"hostname": host},
+        "meta": {"options": {"--mongo_db": mongo}},
+        # MongoDB keeps milliseconds.
+        "start_time": f"2026-01-01T11:00:00.123{'456' if directory else ''}",
+        "heartbeat": f"2026-01-01T{heard}:00",
+    }
+    return found("files" if directory else "db", run_id, directory, run, {"seed": seed}, {})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_run_in_files_and_in_a_database_is_one(order):
+    files, database = twin(directory="runs/1"), twin()
+    assert read(Listing([files, database][::order])) == ([files], [])
+    # A copy of the files that was made while the run was going on.
+    ahead = twin(heard="12:01")
+    assert read(Listing([files, ahead][::order])) == ([ahead], [])
+
+
+@pytest.mark.parametrize(
+    "other", [{"run_id": "2"}, {"host": "node2"}, {"seed": 1}, {"directory": "elsewhere/1"}]
+)
+def test_another_run_is_another(other):
+    both = [twin(directory="runs/1"), twin(**other)]
+    assert read(Listing(both)) == (both, [])
+
+
+def test_files_that_tell_of_no_database_are_a_run_of_their_own():
+    both = [twin(directory="runs/1", mongo=None), twin()]
+    assert read(Listing(both)) == (both, [])
