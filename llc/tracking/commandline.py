@@ -16,7 +16,13 @@ from docopt import DocoptExit, docopt
 
 from llc.config import ConfigError, as_plain, parse
 from llc.tracking.interrupts import Interrupted, interruptible
-from llc.tracking.places import close, incomplete_record, prepare_observers, read_address
+from llc.tracking.places import (
+    close,
+    incomplete_record,
+    prepare_observers,
+    read_address,
+    without_passwords,
+)
 from llc.tracking.quiet_sacred import get_config_updates, print_filtered_stacktrace
 from llc.tracking.resuming import release
 
@@ -178,7 +184,9 @@ def _prepare(ex: Any, request: Request) -> Any:
     # Sacred's own observer of MongoDB hangs, gives up and piles up copies: ours takes its place.
     observed = {**options, "--mongo_db": None}
     sacred_run = ex._create_run(command, updates, named_configs, {}, {}, observed)
-    sacred_run.meta_info["options"]["--mongo_db"] = options["--mongo_db"]
+    if options["--mongo_db"] is not None:
+        # The address may hold a password; the record does not.
+        sacred_run.meta_info["options"]["--mongo_db"] = str(read_address(options["--mongo_db"]))
     # The record holds what the run used: 1e5 given for a whole number is recorded as 100000.
     sacred_run.config = as_plain(parse(ex.config_class, sacred_run.config))
     prepare_observers(sacred_run, options["--mongo_db"])
@@ -224,4 +232,4 @@ def _show_failure(post_mortem: bool) -> None:
 
 
 def _say(message: str) -> None:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    print(without_passwords(" ".join(message.split())), file=sys.stderr, flush=True)
