@@ -20,8 +20,8 @@ from llc.__main__ import main as llc
 from llc.commands import files, generating, running
 from llc.commands.lines import command, draws, grid, literal
 from llc.commands.status import status
-from llc.config import DLNConfig, as_plain, parse
-from llc.tracking import planned
+from llc.config import ConfigError, DLNConfig, as_plain, parse
+from llc.tracking import commandline, planned
 from llc.tracking.commandline import execute
 from llc.tracking.quiet_sacred import get_config_updates
 
@@ -118,6 +118,35 @@ def test_the_strict_config_holds_the_text_that_went_in(text):
     config, options = planned(script.ex, words[1:])
     assert config == as_plain(parse(DLNConfig, {**nested(TINY), "expt_name": text}))
     assert options["--file_storage"] == " $dir%"
+
+
+SEED = ["with", "seed=5"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-F", "runs", *SEED], [*SEED, "-F", "runs"], ["-F", "with", *SEED], ["-n", "with", *SEED],
+        ["print_config", *SEED], ["-F", "runs"], ["-d", *SEED], ["with", "quick", "seed=5"],
+        ["with", "seed=5", "-F", "with"], ["-F", "runs", "with", "a=b", "with", "seed=5"],
+        ["-F", "runs", "with"], ["-F", "with", "seed=5"], ["typo", *SEED], ["-z", *SEED],
+        ["-h", *SEED], ["-F", "runs", "with", "seed"], ["-F", "runs", "with", "seed=["],
+        ["-F", "runs", "with", "a=1", "a.b=2", "seed=5"], ["--", *SEED], [],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_lines_share_what_stands_before_with_and_nothing_else(argv, monkeypatch):
+    def told(words):
+        try:
+            return planned(script.ex, ["expt_dln.py", *words])
+        except ConfigError as error:
+            return str(error)
+
+    told([word.replace("5", "6") for word in argv])
+    shared = told(argv)
+    monkeypatch.setattr("llc.tracking.planning._read", commandline.read)
+    assert shared == told(argv)
+    assert isinstance(shared, str) or SEED[1] not in argv or shared[0]["seed"] == 5
 
 
 def test_a_run_records_the_text_that_went_in(tmp_path, monkeypatch):

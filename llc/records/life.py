@@ -8,6 +8,7 @@ from typing import Any
 
 STALE_SECONDS = 120.0  # without a heartbeat, which comes every 10 s unless asked otherwise …
 STALE_BEATS = 5  # … and then after so many of them
+EVER = datetime.min.replace(tzinfo=UTC)  # before any run
 
 
 def moment(value: Any) -> datetime | None:
@@ -21,8 +22,8 @@ def moment(value: Any) -> datetime | None:
 
 
 def last_sign(run: Mapping[str, Any]) -> datetime | None:
-    """When a run was last heard of."""
-    return moment(run.get("stop_time")) or moment(run.get("heartbeat")) or started(run)
+    """When a run last told that it is under way."""
+    return moment(run.get("heartbeat")) or started(run)
 
 
 def started(run: Mapping[str, Any]) -> datetime | None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Hashable
-from datetime import UTC, datetime
+from datetime import datetime
 
-from llc.records.life import last_sign, started
+from llc.records.life import EVER, last_sign, moment, started
 from llc.records.sources import Broken, Found, Source
-
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def read(*sources: Source) -> tuple[list[Found], list[Broken]]:
@@ -49,10 +47,10 @@ def _is_mirrored(run: Found) -> bool:
 
 def identity(run: Found) -> Hashable:
     """What the files and the database tell alike of one run, and of no other."""
-    experiment, host = (run.run.get(key) or {} for key in ("experiment", "host"))
+    host = (run.run.get("host") or {}).get("hostname")
     config = json.dumps(run.config, sort_keys=True, default=str)
-    return run.id, experiment.get("name"), host.get("hostname"), started(run.run), config
+    return run.id, run.experiment, host, started(run.run), config
 
 
 def _heard(run: Found) -> datetime:
-    return last_sign(run.run) or LONG_AGO
+    return moment(run.run.get("stop_time")) or last_sign(run.run) or EVER

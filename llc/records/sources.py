@@ -22,9 +22,19 @@ class Found(NamedTuple):
     info: Mapping[str, Any]
 
     @property
+    def experiment(self) -> str:
+        """The name of its experiment."""
+        return str((self.run.get("experiment") or {}).get("name"))
+
+    @property
     def place(self) -> str:
         """The directory or database that gave it its id."""
         return os.path.dirname(os.path.abspath(self.directory)) if self.directory else self.source
+
+    @property
+    def where(self) -> str:
+        """Where it is, for a person."""
+        return self.directory or f"{self.source} run {self.id}"
 
 
 class Broken(NamedTuple):

@@ -32,9 +32,10 @@ files always come first: what goes to MongoDB only has its files under `outputs/
 database has everything.
 """
 
-from llc.tracking.commandline import planned, run
+from llc.tracking.commandline import run
 from llc.tracking.experiments import experiment
 from llc.tracking.interrupts import Interrupted
+from llc.tracking.planning import planned
 from llc.tracking.resuming import keeper
 from llc.tracking.writing import artifact, log_curve, plain, record, run_directory, whereabouts
 

@@ -57,26 +57,10 @@ def execute(ex: Any, argv: Sequence[str]) -> int:
         return interrupt.exit_code
 
 
-def planned(ex: Any, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config that the command line `argv` would run with, and its options; nothing is run.
-
-    Raises:
-        ConfigError: in one line, where it would not run.
-    """
-    request = _read(ex, argv)
-    if request is None:
-        raise ConfigError("asks for help")
-    # Whether the device exists is for the machine to say that runs the line.
-    updates = {**request.updates, "device": "auto"}
-    prepared = ex._create_run(request.command, updates, request.named_configs, {}, {}, {})
-    config = as_plain(parse(ex.config_class, prepared.config))
-    return {**config, "device": request.updates.get("device", "auto")}, request.options
-
-
 def _execute(ex: Any, argv: Sequence[str]) -> int:
     debug = False
     try:
-        request = _read(ex, argv)
+        request = read(ex, argv)
         if request is None:
             return COMPLETED
         debug = request.options["--debug"]
@@ -104,7 +88,7 @@ def _execute(ex: Any, argv: Sequence[str]) -> int:
     return ONLY_ON_DISK if not_delivered else COMPLETED
 
 
-def _read(ex: Any, argv: Sequence[str]) -> Request | None:
+def read(ex: Any, argv: Sequence[str]) -> Request | None:
     """Understand the command line; None where it asked for help and got it.
 
     Raises:
@@ -123,11 +107,16 @@ def _read(ex: Any, argv: Sequence[str]) -> Request | None:
     if ex._handle_help(options, usage):
         return None
     _check_options(options)
-    updates, named_configs = _read_updates(ex, options["UPDATE"])
+    updates, named_configs = read_updates(ex, options["UPDATE"])
     return Request(command, updates, named_configs, options)
 
 
-def _read_updates(ex: Any, updates: list[str]) -> tuple[dict[str, Any], list[str]]:
+def read_updates(ex: Any, updates: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Understand what stands behind `with`: updates of the configuration, and named configs.
+
+    Raises:
+        ConfigError: in one line, where it cannot be understood.
+    """
     for update in updates:
         key, equals, _ = update.partition("=")
         if equals and not KEY.fullmatch(key.strip()):
@@ -137,16 +126,22 @@ def _read_updates(ex: Any, updates: list[str]) -> tuple[dict[str, Any], list[str
         named = [name for name, _ in ex.gather_named_configs()]
         if not equals and update and update not in named and not os.path.isfile(update):
             raise ConfigError(_unknown("named config", update, named))
-    seen: list[str] = []
-    for update in updates:
-        seen.append(update)
-        try:
-            get_config_updates(seen)
-        except Exception:  # Sacred lets whatever its parsing stumbles over pass through
-            problem = "cannot be read, or contradicts what stands before it"
-            raise ConfigError(f"{update!r}: {problem}") from None
-    config_updates, named_configs = get_config_updates(updates)
+    try:
+        config_updates, named_configs = get_config_updates(updates)
+    except Exception:  # Sacred lets whatever its parsing stumbles over pass through
+        problem = "cannot be read, or contradicts what stands before it"
+        raise ConfigError(f"{_culprit(updates)!r}: {problem}") from None
     return config_updates, named_configs
+
+
+def _culprit(updates: list[str]) -> str:
+    """The first update that cannot be read together with those before it."""
+    for k, update in enumerate(updates, 1):
+        try:
+            get_config_updates(updates[:k])
+        except Exception:
+            return update
+    return updates[-1]
 
 
 def _unknown(what: str, name: str, known: list[str], after_with: Sequence[str] = ()) -> str:
