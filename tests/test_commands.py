@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,47 @@ def test_lines_run_beside_each_other_and_are_counted(tmp_path, monkeypatch, capf
     assert "line 3: exit code 1: bad luck" in err
     assert "line 4: exit code 127: No such file" in err
     assert running.run_all(["python -c pass"], 2) == 0
+
+
+STOPPABLE = """
+import signal, sys, time
+from pathlib import Path
+def stop(*_):
+    time.sleep(0.5)
+    Path(sys.argv[1] + ".ended").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+Path(sys.argv[1]).touch()
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_generator_that_is_stopped_leaves_no_run_behind(tmp_path, signum, code):
+    lines = [shlex.join(["python", "-c", STOPPABLE, name]) for name in "abcd"]
+    program = f"import sys; from llc.commands.running import run_all; sys.exit(run_all({lines}, 2))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signum)
+    time.sleep(0.1)
+    process.send_signal(signum)  # an impatient user does not cut them off
+    _, errors = process.communicate(timeout=60)  # its runs hold stderr of their own
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    # It waited for those under way to end in their own manner; the others never began.
+    assert {file.name for file in tmp_path.iterdir()} == {"a", "a.ended", "b", "b.ended"}
 
 
 def nested(config):
