@@ -337,7 +337,9 @@ class Listing(list):
         return iter(self)
 
 
-def twin(*, directory=None, mongo="host:1:db", heard="12:00", run_id="1", host="node1", seed=0):
+def twin(
+    *, directory=None, mongo="host:1:db", heard="12:00", stopped=None, run_id="1", host="h", seed=0
+):
     run = {
         "status": "RUNNING",
         "experiment": {"name": "toy"},
@@ -346,6 +348,7 @@ def twin(*, directory=None, mongo="host:1:db", heard="12:00", run_id="1", host="
         # MongoDB keeps milliseconds.
         "start_time": f"2026-01-01T11:00:00.123{'456' if directory else ''}",
         "heartbeat": f"2026-01-01T{heard}:00",
+        "stop_time": stopped and f"2026-01-01T{stopped}:00",
     }
     return found("files" if directory else "db", run_id, directory, run, {"seed": seed}, {})
 
@@ -354,6 +357,9 @@ def twin(*, directory=None, mongo="host:1:db", heard="12:00", run_id="1", host="
 def test_a_run_in_files_and_in_a_database_is_one(order):
     files, database = twin(directory="runs/1"), twin()
     assert read(Listing([files, database][::order])) == ([files], [])
+    # The database has the last heartbeat, and not the end that was before it.
+    ended = twin(directory="runs/1", stopped="11:59")
+    assert read(Listing([ended, database][::order])) == ([ended], [])
     # A copy of the files that was made while the run was going on.
     ahead = twin(heard="12:01")
     assert read(Listing([files, ahead][::order])) == ([ahead], [])

@@ -7,7 +7,7 @@ import os
 from collections.abc import Hashable
 from datetime import datetime
 
-from llc.records.life import EVER, last_sign, moment, started
+from llc.records.life import EVER, moment, started
 from llc.records.sources import Broken, Found, Source
 
 
@@ -53,4 +53,6 @@ def identity(run: Found) -> Hashable:
 
 
 def _heard(run: Found) -> datetime:
-    return moment(run.run.get("stop_time")) or last_sign(run.run) or EVER
+    # The last heartbeat may come before or after the end.
+    times = (moment(run.run.get(key)) for key in ("start_time", "heartbeat", "stop_time"))
+    return max((time for time in times if time), default=EVER)
