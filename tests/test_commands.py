@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from awkward import AWKWARD
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,13 +37,6 @@ TINY = {
     "sgld_config.batch_size": 10,
     "sgld_config.burn_in_prop": 0.5,
 }
-AWKWARD = [
-    "", " ", " a ", "a b", "None", "True", "False", "1e5", "12", "0x1f", "[1, 2]", "{}", "()",
-    "inf", "nan", "''", '"', "'", "it's", 'say "x"', "\\", "\\n", "a\nb", "\t", "\r", "\0", "\x85",
-    "\u2028", "$HOME", "$(id)", "`id`", "%20", "50%", "a=b", "#", "~", "!", "*", "-x", "--", "λ̂",
-    "日本", "\U0001f600", "a;b", "a&b", "a|b", "<x>", "with", "quick", "runs/a-b_c.d",
-    '{"py/tuple": [1]}', "__debug__", "1_000", "1j", "b'x'", "...", "/",
-]  # fmt: skip
 TEXT = st.sampled_from(AWKWARD) | st.text(max_size=20)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

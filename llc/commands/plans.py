@@ -66,13 +66,13 @@ def digest_of_record(name: str, config: Mapping[str, Any], config_class: type) -
 
     A record of an earlier version may lack keys that there are by now.
     """
-    device = config.get("device")
+    # Whether a device exists is for the machine to say that runs the line.
+    aside = {"device": "auto"} if "device" in config else {}
     try:
-        # Whether a device exists is for the machine to say that runs the line.
-        whole = as_plain(parse(config_class, {**config, "device": "auto"}))
+        whole = as_plain(parse(config_class, {**config, **aside}))
     except ConfigError:  # another version of the experiment
         return ""
-    return digest(name, {**whole, "device": device})
+    return digest(name, {**whole, **{key: config[key] for key in aside}})
 
 
 def _place(options: Mapping[str, Any]) -> Place:

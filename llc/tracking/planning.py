@@ -20,10 +20,12 @@ def planned(ex: Any, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any
     if request is None:
         raise ConfigError("asks for help")
     # Whether the device exists is for the machine to say that runs the line.
-    updates = {**request.updates, "device": "auto"}
-    prepared = ex._create_run(request.command, updates, request.named_configs, {}, {}, {})
+    aside = {"device": "auto"} if "device" in ex.config_class.__dataclass_fields__ else {}
+    updates = {**request.updates, **aside}
+    quiet = {"--loglevel": "ERROR"}  # Sacred remarks on types that change
+    prepared = ex._create_run(request.command, updates, request.named_configs, {}, {}, quiet)
     config = as_plain(parse(ex.config_class, prepared.config))
-    return {**config, "device": request.updates.get("device", "auto")}, request.options
+    return {**config, **{k: request.updates.get(k, v) for k, v in aside.items()}}, request.options
 
 
 def _read(ex: Any, argv: Sequence[str]) -> Request | None:
