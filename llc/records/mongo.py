@@ -42,7 +42,8 @@ class Database:
 
     def runs(self) -> Iterator[Found | Broken]:
         with self._answering():
-            documents = self._database["runs"].find({}, {"captured_out": 0}).sort("_id", 1)
+            unread = {"captured_out": 0, "info.records": 0, "info.metrics": 0}  # long, or for others
+            documents = self._database["runs"].find({}, unread).sort("_id", 1)
             yield from map(self._read, documents)
 
     def _read(self, document: Any) -> Found | Broken:

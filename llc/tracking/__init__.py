@@ -27,9 +27,9 @@ Exit codes of `tracking.run`:
     75   interrupted by SIGTERM or SIGUSR2 (status INTERRUPTED; the same command again goes on)
     130  interrupted by Ctrl-C (status INTERRUPTED)
 
-`-F DIR` records into files, `-m host:port:database` into MongoDB, both into both under one id. The
-files always come first: what goes to MongoDB only has its files under `outputs/mongodb` until the
-database has everything.
+`-F DIR` records into files, `-m host:port:database` (or a URL with user and password, which is
+nowhere shown or recorded) into MongoDB, both into both under one id. The files always come first:
+what goes to MongoDB only has its files under `outputs/mongodb` until the database has everything.
 """
 
 from llc.tracking.commandline import run
