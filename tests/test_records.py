@@ -86,6 +86,12 @@ def test_a_run_directory_is_a_source_and_overlapping_sources_count_once(tmp_path
     assert list(load_runs(tmp_path, tmp_path / "sweep", one)["id"]) == ["1", "named"]
 
 
+def test_runs_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("10", "b", "9", "100", "a"):
+        make_run(tmp_path / name)
+    assert list(load_runs(tmp_path)["id"]) == ["9", "10", "100", "a", "b"]
+
+
 def test_what_is_no_run_is_passed_over(tmp_path):
     make_run(tmp_path / "2026" / "1")
     (tmp_path / "2026" / "_sources").mkdir()

@@ -69,7 +69,13 @@ def _is_run(directory: str) -> bool:
 
 def _below(top: str) -> list[str]:
     with os.scandir(top) as entries:
-        return sorted(e.path for e in entries if not e.name.startswith(("_", ".")) and e.is_dir())
+        found = [e for e in entries if not e.name.startswith(("_", ".")) and e.is_dir()]
+    return [e.path for e in sorted(found, key=lambda e: _in_order(e.name))]
+
+
+def _in_order(name: str) -> tuple[bool, int, str]:
+    """Run 2 before run 10, as in a database."""
+    return (False, int(name), name) if name.isdecimal() else (True, 0, name)
 
 
 def _record(run: Any, name: str) -> Mapping[str, Any]:

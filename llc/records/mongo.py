@@ -42,7 +42,7 @@ class Database:
 
     def runs(self) -> Iterator[Found | Broken]:
         with self._answering():
-            unread = {"captured_out": 0, "info.records": 0, "info.metrics": 0}  # long, or for others
+            unread = {"captured_out": 0, "info.records": 0, "info.metrics": 0}
             documents = self._database["runs"].find({}, unread).sort("_id", 1)
             yield from map(self._read, documents)
 
