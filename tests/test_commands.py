@@ -8,10 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from awkward import AWKWARD
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +22,8 @@ from llc.__main__ import main as llc
 from llc.commands import files, generating, running
 from llc.commands.lines import command, draws, grid, literal
 from llc.commands.status import status
-from llc.config import DLNConfig, as_plain, parse
-from llc.tracking import planned
+from llc.config import ConfigError, DLNConfig, as_plain, parse
+from llc.tracking import commandline, planned
 from llc.tracking.commandline import execute
 from llc.tracking.quiet_sacred import get_config_updates
 
@@ -35,13 +37,6 @@ TINY = {
     "sgld_config.batch_size": 10,
     "sgld_config.burn_in_prop": 0.5,
 }
-AWKWARD = [
-    "", " ", " a ", "a b", "None", "True", "False", "1e5", "12", "0x1f", "[1, 2]", "{}", "()",
-    "inf", "nan", "''", '"', "'", "it's", 'say "x"', "\\", "\\n", "a\nb", "\t", "\r", "\0", "\x85",
-    "\u2028", "$HOME", "$(id)", "`id`", "%20", "50%", "a=b", "#", "~", "!", "*", "-x", "--", "λ̂",
-    "日本", "\U0001f600", "a;b", "a&b", "a|b", "<x>", "with", "quick", "runs/a-b_c.d",
-    '{"py/tuple": [1]}', "__debug__", "1_000", "1j", "b'x'", "...", "/",
-]  # fmt: skip
 TEXT = st.sampled_from(AWKWARD) | st.text(max_size=20)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -118,6 +113,35 @@ def test_the_strict_config_holds_the_text_that_went_in(text):
     config, options = planned(script.ex, words[1:])
     assert config == as_plain(parse(DLNConfig, {**nested(TINY), "expt_name": text}))
     assert options["--file_storage"] == " $dir%"
+
+
+SEED = ["with", "seed=5"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-F", "runs", *SEED], [*SEED, "-F", "runs"], ["-F", "with", *SEED], ["-n", "with", *SEED],
+        ["print_config", *SEED], ["-F", "runs"], ["-d", *SEED], ["with", "quick", "seed=5"],
+        ["with", "seed=5", "-F", "with"], ["-F", "runs", "with", "a=b", "with", "seed=5"],
+        ["-F", "runs", "with"], ["-F", "with", "seed=5"], ["typo", *SEED], ["-z", *SEED],
+        ["-h", *SEED], ["-F", "runs", "with", "seed"], ["-F", "runs", "with", "seed=["],
+        ["-F", "runs", "with", "a=1", "a.b=2", "seed=5"], ["--", *SEED], [],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_lines_share_what_stands_before_with_and_nothing_else(argv, monkeypatch):
+    def told(words):
+        try:
+            return planned(script.ex, ["expt_dln.py", *words])
+        except ConfigError as error:
+            return str(error)
+
+    told([word.replace("5", "6") for word in argv])
+    shared = told(argv)
+    monkeypatch.setattr("llc.tracking.planning._read", commandline.read)
+    assert shared == told(argv)
+    assert isinstance(shared, str) or SEED[1] not in argv or shared[0]["seed"] == 5
 
 
 def test_a_run_records_the_text_that_went_in(tmp_path, monkeypatch):
@@ -265,6 +289,47 @@ def test_lines_run_beside_each_other_and_are_counted(tmp_path, monkeypatch, capf
     assert "line 3: exit code 1: bad luck" in err
     assert "line 4: exit code 127: No such file" in err
     assert running.run_all(["python -c pass"], 2) == 0
+
+
+STOPPABLE = """
+import signal, sys, time
+from pathlib import Path
+def stop(*_):
+    time.sleep(0.5)
+    Path(sys.argv[1] + ".ended").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+Path(sys.argv[1]).touch()
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_generator_that_is_stopped_leaves_no_run_behind(tmp_path, signum, code):
+    lines = [shlex.join(["python", "-c", STOPPABLE, name]) for name in "abcd"]
+    program = f"import sys; from llc.commands.running import run_all; sys.exit(run_all({lines}, 2))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signum)
+    time.sleep(0.1)
+    process.send_signal(signum)  # an impatient user does not cut them off
+    _, errors = process.communicate(timeout=60)  # its runs hold stderr of their own
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    # It waited for those under way to end in their own manner; the others never began.
+    assert {file.name for file in tmp_path.iterdir()} == {"a", "a.ended", "b", "b.ended"}
 
 
 def nested(config):

@@ -91,6 +91,13 @@ def test_either_observer(generator):
 
 
 @pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle])
+def test_a_server_with_users(generator, monkeypatch):
+    monkeypatch.setattr(generator, "MONGO_SERVER", "mongodb://me:pass@host:1")
+    words = files.words(generator.commands(kind="mongo")[0], 1)
+    assert words[2:4] == ["-m", f"mongodb://me:pass@host:1/{generator.EXPT_NAME}"]
+
+
+@pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle])
 def test_a_generator_as_a_user_runs_it(generator, tmp_path):
     path = tmp_path / "sub" / "lines.txt"
 

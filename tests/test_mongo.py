@@ -16,10 +16,11 @@ import numpy as np
 import pymongo
 import pytest
 import starts
-from mongo_server import Server, free_port
+from mongo_server import Server, free_port, guard
 
 import expt_dln_saddle_dynamics as saddle
 from llc.records import SourceError, commandline, curve, curves, load_runs, traces
+from llc.records.sources import open_source
 from llc.tracking.commandline import execute
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +102,8 @@ def test_the_same_table_from_files_and_from_mongo(server, database, here):
     assert list(from_files.columns) == list(from_mongo.columns)
     assert from_files.drop(columns=place).equals(from_mongo.drop(columns=place))
     assert (from_files.dtypes == from_mongo.dtypes).drop(place).all()
+    assert load_runs("runs", server.url).equals(from_files)
+    assert load_runs(server.url, "runs").equals(from_files)
     one, two = from_files.iloc[0], from_mongo.iloc[0]
     assert (one["status"], one["id"]) == ("COMPLETED", "1")
     assert curve(one).equals(curve(two))
@@ -224,7 +227,10 @@ def test_a_server_that_does_not_answer(kind, silent, here, capsys):
     ("address", "message"),
     [
         ("", "error: -m : must look like host:port:database"),
-        ("mongodb://host/db", "error: -m mongodb://host/db: must look like host:port:database"),
+        ("mongodb://:x/db", "error: -m mongodb://:x/db: must look like mongodb://host:port/datab"),
+        ("mongodb://me:secret@:x/db", "error: -m …@:x/db: must look like mongodb://host:port/dat"),
+        ("mongodb://me:se/cret@host/db", "error: -m …@host/db: must look like mongodb://host:por"),
+        ("me:secret@host:1:db", "error: -m …@host:1:db: must look like host:port:database"),
         ("host:1:db.runs", "error: -m host:1:db.runs: must look like host:port:database"),
         ("host:99999:db", "error: -m host:99999:db: MongoDB cannot be used (Port must be"),
     ],
@@ -234,6 +240,7 @@ def test_addresses_that_mean_nothing(address, message, here, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith(message)
     assert captured.err.count("\n") == 1
+    assert "cret" not in captured.err
 
 
 def test_without_pymongo(here, capsys, monkeypatch):
@@ -257,6 +264,38 @@ def test_a_database_that_refuses_the_first_document(server, here, capsys, monkey
     assert not list(here.glob("outputs/mongodb/*/[0-9]*"))
 
 
+@pytest.fixture
+def guarded(server):
+    """The URL of the database for a user with this password."""
+    with guard(server, "me", "xy@zzy") as port:
+        yield lambda word: f"mongodb://me:{word}@127.0.0.1:{port}/sweep?authMechanism=PLAIN"
+
+
+def test_users_have_passwords_that_nobody_sees(database, guarded, here, capfd):
+    right, wrong = guarded("xy%40zzy"), guarded("plugh")
+    assert run("-m", right, "-F", "runs") == 0
+    assert run("-m", wrong) == run("-m", right, "-m", wrong) == run(right) == 2
+    assert commandline.main([right, "--csv", "table.csv"]) == 0
+    assert commandline.main([wrong]) == 2
+    (found,) = load_runs(right).to_dict("records")
+    assert open_source(found["source"]).artifact(found, "version.txt") == b"seed 0 version 2"
+    (document,) = database["runs"].find()
+    assert document["meta"]["options"]["--mongo_db"] in right.replace("/sweep", ":sweep")
+    out, err = capfd.readouterr()
+    assert err.count("Authentication failed.") == 2
+    assert "unknown command" in err
+    files = [file.read_text(errors="replace") for file in here.rglob("*") if file.is_file()]
+    assert len(files) > 5
+    told = out + err + str(document) + "".join(files)
+    assert not [word for word in ("xy%40zzy", "xy@zzy", "plugh") if word in told]
+
+
+def test_a_server_without_users(server, here, capsys):
+    assert run("-m", server.url.replace("//", "//me:xyzzy@")) == 2
+    error = f"-m {server.address}: MongoDB cannot be used (it takes no user and password)"
+    assert capsys.readouterr().err.startswith(f"error: {error}")
+
+
 # --- a server that goes --------------------------------------------------------------------------
 
 
@@ -275,8 +314,8 @@ def test_a_server_lost_on_the_way(server, here, files):
     assert_whole_on_disk(here / folder)
     # The half in the database gives way to the whole on disk.
     server.start()
-    both = load_runs(server.url, here / folder)
-    assert sorted(both["status"]) == ["COMPLETED", "RUNNING"]
+    assert list(load_runs(server.url)["status"]) == ["RUNNING"]
+    assert list(load_runs(server.url, here / folder)["status"]) == ["COMPLETED"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ import xarray as xr
 
 from llc.records import SourceError, commandline, curve, curves, load_runs, select, traces
 from llc.records import table as table_module
+from llc.records.reading import read
+from llc.records.sources import found
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,6 +84,12 @@ def test_a_run_directory_is_a_source_and_overlapping_sources_count_once(tmp_path
     make_run(tmp_path / "sweep" / "named")
     assert list(load_runs(one)["id"]) == ["1"]
     assert list(load_runs(tmp_path, tmp_path / "sweep", one)["id"]) == ["1", "named"]
+
+
+def test_runs_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("10", "b", "9", "100", "a"):
+        make_run(tmp_path / name)
+    assert list(load_runs(tmp_path)["id"]) == ["9", "10", "100", "a", "b"]
 
 
 def test_what_is_no_run_is_passed_over(tmp_path):
@@ -321,3 +329,56 @@ def test_attributes_survive_selection(tmp_path):
     assert len(runs.attrs["broken"]) == 1
     assert isinstance(runs, pd.DataFrame)
     assert list(runs.columns[: len(table_module.FIXED)]) == table_module.FIXED
+
+
+# --- one run in two places -----------------------------------------------------------------------
+
+
+class Listing(list):
+    """A source that says what it is told to."""
+
+    name = "listing"
+
+    def runs(self):
+        return iter(self)
+
+
+def twin(
+    *, directory=None, mongo="host:1:db", heard="12:00", stopped=None, run_id="1", host="h", seed=0
+):
+    run = {
+        "status": "RUNNING",
+        "experiment": {"name": "toy"},
+        "host": {"hostname": host},
+        "meta": {"options": {"--mongo_db": mongo}},
+        # MongoDB keeps milliseconds.
+        "start_time": f"2026-01-01T11:00:00.123{'456' if directory else ''}",
+        "heartbeat": f"2026-01-01T{heard}:00",
+        "stop_time": stopped and f"2026-01-01T{stopped}:00",
+    }
+    return found("files" if directory else "db", run_id, directory, run, {"seed": seed}, {})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_run_in_files_and_in_a_database_is_one(order):
+    files, database = twin(directory="runs/1"), twin()
+    assert read(Listing([files, database][::order])) == ([files], [])
+    # The database has the last heartbeat, and not the end that was before it.
+    ended = twin(directory="runs/1", stopped="11:59")
+    assert read(Listing([ended, database][::order])) == ([ended], [])
+    # A copy of the files that was made while the run was going on.
+    ahead = twin(heard="12:01")
+    assert read(Listing([files, ahead][::order])) == ([ahead], [])
+
+
+@pytest.mark.parametrize(
+    "other", [{"run_id": "2"}, {"host": "node2"}, {"seed": 1}, {"directory": "elsewhere/1"}]
+)
+def test_another_run_is_another(other):
+    both = [twin(directory="runs/1"), twin(**other)]
+    assert read(Listing(both)) == (both, [])
+
+
+def test_files_that_tell_of_no_database_are_a_run_of_their_own():
+    both = [twin(directory="runs/1", mongo=None), twin()]
+    assert read(Listing(both)) == (both, [])

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
+import awkward
 import pytest
 
 from llc.commands import files
@@ -76,8 +78,8 @@ def call(slurm, *words):
     return done.stdout.strip()
 
 
-def submit(slurm, *options, **variables):
-    return call(slurm | variables, "sbatch", "--parsable", *options, "job.slurm", "lines.txt")
+def submit(slurm, *options, file="lines.txt", **variables):
+    return call(slurm | variables, "sbatch", "--parsable", *options, "job.slurm", file)
 
 
 def finish(slurm, seconds=240):
@@ -135,6 +137,57 @@ def test_a_sweep_with_a_failure_a_divergence_and_a_requeue(slurm, site):
     assert len(runs) == 12  # eleven lines that run, one of them twice
     assert "back into the queue" in log(job, LONG)
     assert "going on from run" in log(job, LONG)
+
+
+WORDS = """
+from dataclasses import dataclass
+from llc import tracking
+from llc.config import Seed
+
+@dataclass(frozen=True)
+class WordsConfig:
+    text: str = "default"
+    maybe: str | None = "default"
+    texts: tuple[str, ...] = ("default",)
+    seed: Seed = 0
+
+ex = tracking.experiment("words", WordsConfig)
+
+@ex.main
+def main(_run):
+    return 1
+
+if __name__ == "__main__":
+    tracking.run(ex)
+"""
+
+
+def test_every_text_reaches_the_config_unchanged(slurm, site):
+    """Generator, file, SLURM, bash, Sacred, record: names of files and directories as well."""
+    random, count = Random(0), 12
+    Path("expt_words.py").write_text(WORDS)
+    configs = [
+        {
+            "text": awkward.text(random),
+            "maybe": random.choice([None, "None", awkward.text(random)]),
+            "texts": [*awkward.AWKWARD[k::count], *(awkward.text(random) for _ in range(20))],
+            "seed": k,
+        }
+        for k in range(count)
+    ]
+    places = [f"outputs/{awkward.name(random)}/a b" for _ in configs]
+    lines = [
+        command("expt_words.py", ["-F", place], config)
+        for place, config in zip(places, configs, strict=True)
+    ]
+    file = 'it\'s 50% [$HOME] "é" `id`.txt'
+    files.write(lines, Path(file))
+    submit(slurm, f"--array=1-{count}%4", file=file)
+    finish(slurm)
+    found = status(files.read(Path(file)))
+    assert [line.state for line in found] == ["done"] * count
+    assert [Path(line.note).parent for line in found] == [*map(Path, places)]
+    assert [json.loads(Path(line.note, "config.json").read_text()) for line in found] == configs
 
 
 def test_packing_and_offsets(slurm, site):

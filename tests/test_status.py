@@ -1,17 +1,21 @@
-"""`llc status`: lines of a command file against run directories, real and damaged."""
+"""`llc status`: lines of a command file against records in files and MongoDB, real and damaged."""
 
 import json
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pymongo
 import pytest
+from mongo_server import Server, free_port
 
 import expt_dln as script
 from llc.__main__ import main as llc
 from llc.commands import files
 from llc.commands.lines import command
 from llc.commands.status import status
+from llc.records import load_runs
 from llc.tracking.commandline import execute
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +30,15 @@ TINY = {
 
 
 def line(seed, place="runs", **config):
-    return command("expt_dln.py", ["-F", place], {**TINY, **config, "seed": seed})
+    return recording(["-F", place], seed, **config)
+
+
+def recording(options, seed, **config):
+    return command("expt_dln.py", options, {**TINY, **config, "seed": seed})
+
+
+def run(text):
+    return execute(script.ex, files.words(text, 1)[1:])
 
 
 def states(lines):
@@ -37,7 +49,7 @@ def states(lines):
 def recorded(tmp_path_factory):
     """A run directory as a real run leaves it."""
     place = tmp_path_factory.mktemp("recorded")
-    assert execute(script.ex, ["expt_dln.py", *files.words(line(0, str(place)), 1)[2:]]) == 0
+    assert run(line(0, str(place))) == 0
     return place / "1"
 
 
@@ -50,13 +62,14 @@ def site(tmp_path, monkeypatch, recorded):
     return lambda number, seed, **run: record(recorded, number, seed, **run)
 
 
-def record(recorded, number, seed, **run):
+def record(recorded, number, seed, info=None, **run):
     directory = Path("runs") / str(number)
     directory.mkdir(parents=True)
     config = json.loads((recorded / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, "seed": seed}))
     found = json.loads((recorded / "run.json").read_text())
     (directory / "run.json").write_text(json.dumps({**found, **run}))
+    (directory / "info.json").write_text(json.dumps(info or {}))
     return directory
 
 
@@ -66,20 +79,27 @@ def ago(**time):
 
 def test_each_state(site):
     site(1, 0)
-    site(2, 1, status="RUNNING", heartbeat=ago(minutes=9))
-    site(3, 2, status="RUNNING", heartbeat=ago(minutes=11))
+    site(2, 1, status="RUNNING", heartbeat=ago(seconds=110))
+    site(3, 2, status="RUNNING", heartbeat=ago(seconds=125))
     site(4, 3, status="FAILED", fail_trace=["Traceback\n", "ValueError: bad luck\n"])
     site(5, 4, status="INTERRUPTED")
     site(6, 6, status="RUNNING", heartbeat=None, start_time=ago(seconds=3))
     site(7, 7, result=None)
-    found = status([line(seed) for seed in range(8)])
+    slow = {"options": {"--beat-interval": "100"}}
+    site(8, 8, status="RUNNING", heartbeat=ago(seconds=490), meta=slow)
+    site(9, 9, status="RUNNING", heartbeat=ago(seconds=510), meta=slow)
+    found = status([line(seed) for seed in range(10)])
     assert [one.state for one in found] == [
         "done", "running", "failed", "failed", "interrupted", "missing", "running", "done",
+        "running", "failed",
     ]  # fmt: skip
     assert found[0].note == "runs/1"
     assert "no sign of life since" in found[2].note
     assert found[3].note == "runs/4 (ValueError: bad luck)"
     assert found[7].note == "runs/7 (without λ̂)"
+    # The rule is that of the table.
+    runs = load_runs("runs").set_index("config.seed")["status"]
+    assert {seed for seed, state in runs.items() if state == "DEAD"} == {2, 9}
 
 
 def test_a_line_is_its_whole_config(site):
@@ -168,7 +188,7 @@ def test_nothing_to_run_again_writes_no_file(site):
         ("python nowhere.py -F runs", "line 2: nowhere.py: there is no such script here"),
         ("python", "line 2: python: there is no such script here"),
         ("", "line 2: is empty"),
-        ("python expt_dln.py with seed=1", "line 2: has no -F"),
+        ("python expt_dln.py with seed=1", "line 2: is recorded nowhere: add -F DIR or -m"),
         ("python none.txt -F runs", "none.txt: is no Python script"),
     ],
 )
@@ -177,3 +197,99 @@ def test_lines_that_tell_no_place_are_refused(site, capsys, text, problem):
     Path("lines.txt").write_text(f"{line(0)}\n{text}\n")
     assert llc(["status", "lines.txt"]) == 2
     assert f"error: {problem}" in capsys.readouterr().err
+
+
+# --- MongoDB -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(server):
+    client = pymongo.MongoClient(server.url)
+    yield client["sweep"]
+    client.close()
+
+
+def test_each_state_in_a_database(site, server, database):
+    lines = [recording(["-m", server.address], seed) for seed in range(6)]
+    assert states(lines) == ["missing"] * 6
+    assert run(lines[0]) == 0
+    (document,) = database["runs"].find()
+    changes = [
+        {"status": "RUNNING", "heartbeat": datetime.now(UTC) - timedelta(seconds=110)},
+        {"status": "RUNNING", "heartbeat": datetime.now(UTC) - timedelta(seconds=125)},
+        {"status": "FAILED", "fail_trace": ["Traceback\n", "ValueError: bad luck\n"]},
+        {"status": "INTERRUPTED"},
+    ]
+    database["runs"].insert_many(
+        {**document, "_id": seed + 1, "config": {**document["config"], "seed": seed}, **change}
+        for seed, change in enumerate(changes, 1)
+    )
+    found = status(lines)
+    assert [one.state for one in found] == [
+        "done", "running", "failed", "failed", "interrupted", "missing",
+    ]  # fmt: skip
+    assert found[0].note == f"{server.url} run 1"
+    assert found[2].note.startswith(f"{server.url} run 3 (no sign of life since 20")
+    assert found[3].note == f"{server.url} run 4 (ValueError: bad luck)"
+    # As a URL it is the same database.
+    assert states([recording(["-m", server.url], 0)]) == ["done"]
+
+
+def test_a_line_that_records_in_both(site, server, database):
+    both = recording(["-F", "runs", "-m", server.address], 0)
+    assert run(both) == 0
+    assert status([both])[0] == (both, "done", "runs/1")
+    # The database lacks the end, or the files are elsewhere.
+    database["runs"].update_one({"_id": 1}, {"$set": {"status": "RUNNING", "stop_time": None}})
+    assert states([both]) == ["done"]
+    database["runs"].update_one({"_id": 1}, {"$set": {"status": "COMPLETED"}})
+    shutil.rmtree("runs")
+    assert status([both])[0] == (both, "done", f"{server.url} run 1")
+
+
+def test_what_the_database_did_not_take_is_done(site, server):
+    text = recording(["-m", server.address], 0)
+    kept = site(1, 0).rename("1")
+    folder = Path("outputs/mongodb") / server.address.replace(":", "-")
+    folder.mkdir(parents=True)
+    kept.rename(folder / "1")
+    assert status([text])[0] == (text, "done", f"{folder}/1")
+
+
+def test_a_database_that_does_not_answer(site, capsys):
+    address = f"127.0.0.1:{free_port()}:sweep"
+    url = "mongodb://me:xyzzy@" + address.replace(":sweep", "/sweep")
+    again = recording(["-m", url, "-m", url], 0)
+    files.write([line(0), recording(["-m", url], 0), again], Path("lines.txt"))
+    assert llc(["status", "lines.txt"]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"error: {url.replace('me:xyzzy@', '')}: 127.0.0.1:")
+    assert err.count("\n") == 1
+    files.write([again], Path("lines.txt"), overwrite=True)
+    assert llc(["status", "lines.txt"]) == 0
+    out += capsys.readouterr().out
+    assert "1  failed" in out
+    assert "xyzzy" not in out + err
+
+
+# --- speed ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_thousand_lines_take_seconds(site):
+    for number in range(1, 1001):
+        site(number, number, info={"records": [{"t": t, "lambdahat": 1.5} for t in range(50)]})
+    lines = [line(seed) for seed in range(1, 1001)]
+    assert states(lines[:1]) == ["done"]  # imports
+    begun = time.process_time()  # not of what else the machine does
+    assert states(lines) == ["done"] * 1000
+    seconds = time.process_time() - begun
+    print(f"1,000 lines in {seconds:.1f} s")
+    assert seconds < 6

@@ -7,7 +7,7 @@ read a line alike, and Sacred reads from it the very values that went in. A gene
         return [command("expt_x.py", ["-F", "outputs/x"], config) for config in grid({...})]
 
 and ends in `deliver`, which writes the file or runs the lines here. What became of each line,
-`llc status` tells from the run directories.
+`llc status` tells from the records.
 
 Nothing here is imported before it is needed: `llc run-line` starts a run in a tenth of a second.
 """

@@ -28,8 +28,13 @@ def arguments(doc: str, **path: Any) -> argparse.ArgumentParser:
 
 
 def observer(kind: str, name: str, server: str) -> list[str]:
-    """The options that record a run under `name`: below outputs/, or in that MongoDB database."""
-    return ["-F", f"./outputs/{name}/"] if kind == "files" else ["-m", f"{server}:{name}"]
+    """The options that record a run under `name`: below outputs/, or in that MongoDB database.
+
+    `server` is `host:port`, or where users have passwords `mongodb://user:password@host:port`.
+    """
+    if kind == "files":
+        return ["-F", f"./outputs/{name}/"]
+    return ["-m", f"{server}/{name}" if "://" in server else f"{server}:{name}"]
 
 
 def deliver(lines: Sequence[str], path: Path, overwrite: bool) -> int:

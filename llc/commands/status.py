@@ -1,4 +1,4 @@
-"""What became of the lines of a command file, read from the run directories they name.
+"""What became of the lines of a command file, read from where they record.
 
 A run belongs to a line when experiment and configuration agree, all keys of it. So a line is
 recognised whoever started it, and however often.
@@ -7,32 +7,23 @@ recognised whoever started it, and however often.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.util
-import json
+import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llc.commands import files
-from llc.config import ConfigError, as_plain, parse
-from llc.tracking import planned
+from llc.commands.plans import Place, Plan, digest_of_record, plan
+from llc.records import life
+from llc.records.files import Directory
+from llc.records.reading import read
+from llc.records.sources import Found, Source, open_source
+from llc.tracking.places import without_passwords
 
-STALE = timedelta(minutes=10)  # a run that lives tells so every ten seconds
 AGAIN = ("missing", "failed", "interrupted")
-
-
-class Record(NamedTuple):
-    """A run on record."""
-
-    experiment: str
-    config: dict[str, Any]
-    state: str
-    started: str
-    note: str
+STATES = {"COMPLETED": "done", "RUNNING": "running", "INTERRUPTED": "interrupted"}  # else: failed
 
 
 class Line(NamedTuple):
@@ -41,14 +32,6 @@ class Line(NamedTuple):
     text: str
     state: str
     note: str = ""
-
-
-class Plan(NamedTuple):
-    """What a line would run, and where it would record it."""
-
-    place: str
-    experiment: Any
-    digest: str
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,110 +59,69 @@ def main(argv: Sequence[str]) -> int:
 
 
 def status(texts: Sequence[str]) -> list[Line]:
-    """What became of each line.
+    """What became of each line; records that cannot be read are named on stderr.
 
     Raises:
-        ValueError: in one line, for a line that runs no experiment or records none on disk.
+        ValueError: in one line, for a line that runs no experiment or records none, and for a
+            database that does not answer.
     """
-    experiments: dict[str, Any] = {}
-    plans = [_plan(number, text, experiments) for number, text in enumerate(texts, 1)]
-    known = [plan for plan in plans if isinstance(plan, Plan)]
-    by_name = {plan.experiment.path: plan.experiment for plan in known}
-    runs: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
-    for place in dict.fromkeys(plan.place for plan in known):
-        for record in records(place):
-            runs[place, _digest_of(record, by_name)].append(record)
+    experiments: dict[str, object] = {}
+    plans = [plan(number, text, experiments) for number, text in enumerate(texts, 1)]
+    runs = _runs([one for one in plans if isinstance(one, Plan)])
     return [
-        _line(text, runs[plan.place, plan.digest])
-        if isinstance(plan, Plan)
-        else Line(text, "failed", plan)
-        for text, plan in zip(texts, plans, strict=True)
+        _line(text, runs.get((one.place, one.digest), []))
+        if isinstance(one, Plan)
+        else Line(text, "failed", without_passwords(one))
+        for text, one in zip(texts, plans, strict=True)
     ]
 
 
-def records(place: str) -> Iterator[Record]:
-    """The runs recorded below the directory `place`; those that cannot be read are named."""
-    for file in sorted(Path(place).glob("*/config.json")):
-        directory = file.parent
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-            run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-            state, why = _state(run)
-            note = f"{directory} ({why})" if why else str(directory)
-            record = Record(run["experiment"]["name"], config, state, run["start_time"], note)
-        except (OSError, ValueError, KeyError, TypeError):
-            print(f"{directory}: cannot be read, left out", file=sys.stderr)
-        else:
-            yield record
+def _runs(plans: Iterable[Plan]) -> Mapping[tuple[Place, str], list[Found]]:
+    """The runs at each place, by digest."""
+    runs: defaultdict[tuple[Place, str], list[Found]] = defaultdict(list)
+    classes = {(one.place, one.name): one.config_class for one in plans}
+    for place in dict.fromkeys(place for place, _ in classes):
+        found, broken = read(*_sources(place))
+        for where, why in broken:
+            print(f"{where}: cannot be read, left out: {why}", file=sys.stderr)
+        for run in found:
+            if config_class := classes.get((place, run.experiment)):
+                runs[place, digest_of_record(run.experiment, run.config, config_class)].append(run)
+    return runs
 
 
-def _plan(number: int, text: str, experiments: dict[str, Any]) -> Plan | str:
-    """What a line would run, or why it cannot; `experiments` holds what is loaded already."""
-    _, script, *arguments = [*files.words(text, number), ""]  # the script may be missing
-    if not Path(script).is_file():
-        raise ValueError(f"line {number}: {script or text}: there is no such script here")
-    if script not in experiments:
-        experiments[script] = _load(script)
-    ex = experiments[script]
-    try:
-        config, options = planned(ex, [script, *arguments[:-1]])
-    except ConfigError as error:
-        return str(error)
-    place = options["--file_storage"]
-    if place is None:
-        raise ValueError(f"line {number}: has no -F, and only run directories can be read")
-    return Plan(place, ex, _digest(ex, config))
+def _sources(place: Place) -> Iterator[Source]:
+    if place.directory is not None and os.path.isdir(place.directory):  # else no run has begun
+        yield Directory(place.directory, nested=False)
+    if place.database is not None:
+        yield open_source(place.database)
 
 
-def _load(script: str) -> Any:
-    """The experiment that a script defines as `ex`."""
-    spec = importlib.util.spec_from_file_location(Path(script).stem, script)
-    module = importlib.util.module_from_spec(spec) if spec else None
-    if spec is None or spec.loader is None or module is None:
-        raise ValueError(f"{script}: is no Python script")
-    spec.loader.exec_module(module)
-    if not hasattr(getattr(module, "ex", None), "config_class"):
-        raise ValueError(f"{script}: defines no experiment of llc")
-    return module.ex
-
-
-def _digest(ex: Any, config: dict[str, Any]) -> str:
-    """A hash of experiment and configuration, keys at their defaults included."""
-    # Whether a device exists is for the machine to say that runs the line.
-    whole = as_plain(parse(ex.config_class, {**config, "device": "auto"}))
-    whole["device"] = config["device"]
-    text = json.dumps([ex.path, whole], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _digest_of(record: Record, experiments: dict[str, Any]) -> str:
-    """The digest of a record; empty where no line can have made it."""
-    try:
-        return _digest(experiments[record.experiment], record.config)
-    except (KeyError, TypeError, ConfigError):  # another experiment, or another version of it
-        return ""
-
-
-def _state(run: dict[str, Any]) -> tuple[str, str]:
-    """How a run stands, from its `run.json`, and why."""
-    match run["status"]:
-        case "COMPLETED":
-            return "done", "" if run["result"] is not None else "without λ̂"
-        case "INTERRUPTED":
-            return "interrupted", ""
-        case "RUNNING":
-            last = run["heartbeat"] or run["start_time"]
-            silent = datetime.now(UTC) - datetime.fromisoformat(last).replace(tzinfo=UTC)
-            if silent > STALE:
-                return "failed", f"no sign of life since {last} UTC"
-            return "running", ""
-        case other:
-            return "failed", (run.get("fail_trace") or [other])[-1].strip()
-
-
-def _line(text: str, runs: list[Record]) -> Line:
+def _line(text: str, runs: list[Found]) -> Line:
     if not runs:
         return Line(text, "missing")
     # A run that succeeded or is under way counts before any later one.
-    counting = max(runs, key=lambda run: (run.state == "done", run.state == "running", run.started))
-    return Line(text, counting.state, counting.note)
+    counting = max(runs, key=lambda run: (*_rank(_state(run)), life.started(run.run) or life.EVER))
+    why = _why(counting)
+    return Line(text, _state(counting), f"{counting.where} ({why})" if why else counting.where)
+
+
+def _rank(state: str) -> tuple[bool, bool]:
+    return state == "done", state == "running"
+
+
+def _state(run: Found) -> str:
+    return STATES.get(life.status(run.run), "failed")
+
+
+def _why(run: Found) -> str:
+    """What is to be said of how a run stands."""
+    match life.status(run.run):
+        case "COMPLETED":
+            return "" if run.run.get("result") is not None else "without λ̂"
+        case "DEAD":
+            return f"no sign of life since {life.last_sign(run.run):%F %T} UTC"
+        case "RUNNING" | "INTERRUPTED":
+            return ""
+        case other:
+            return str((run.run.get("fail_trace") or [other])[-1]).strip()

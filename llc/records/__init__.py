@@ -15,6 +15,9 @@ The table has one row a run, and the same columns from files and from MongoDB:
 - `info` under its own names, dotted where it is nested (`trained_param_info.lambdahat`). Lists of
   up to 100 numbers stay lists; longer ones and `records` are left to `curve`.
 
+A run that recorded with `-F` and `-m` is one row where both are sources: its files say so, and id,
+start, host, experiment and configuration agree. Of the two records the one that knows more counts.
+
 Runs that cannot be read are in `runs.attrs["broken"]`, as (where, why). Nothing is unpickled.
 """
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import gridfs
 from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
 
-from llc.mongodb import connect, reason, try_out
-from llc.records.sources import Broken, Found, SourceError, check
+from llc.mongodb import connect, read_url, reason, try_out
+from llc.records.sources import Broken, Found, SourceError, found
 
 
 class Database:
@@ -23,15 +22,15 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.name = "mongodb://…"  # what the user wrote may hold a password
+        try:
+            address = read_url(url)
+        except ValueError as error:
+            raise SourceError(f"mongodb://…: {error}") from None
+        self.name = address.name
         with self._answering():
-            parts = parse_uri(url)
-            servers = ",".join(f"{host}:{port}" for host, port in parts["nodelist"])
-            database = parts["database"] or "sacred"
-            self.name = f"mongodb://{servers}/{database}"
             client = connect(url)
             atexit.register(client.close)
-            self._database: Any = client[database]
+            self._database: Any = client[address.database]
             try_out(self._database)
 
     @contextmanager
@@ -43,26 +42,24 @@ class Database:
 
     def runs(self) -> Iterator[Found | Broken]:
         with self._answering():
-            documents = self._database["runs"].find({}, {"captured_out": 0}).sort("_id", 1)
+            unread = {"captured_out": 0, "info.records": 0, "info.metrics": 0}
+            documents = self._database["runs"].find({}, unread).sort("_id", 1)
             yield from map(self._read, documents)
 
     def _read(self, document: Any) -> Found | Broken:
-        run_id = str(document["_id"])
-        info = {k: v for k, v in (document.get("info") or {}).items() if k != "metrics"}
-        config = document.get("config")
+        run_id, config, info = (document.get(key) for key in ("_id", "config", "info"))
         try:
-            check(document, config, info)
+            return found(self.name, str(run_id), None, document, config, info or {})
         except ValueError as error:
             return Broken(f"{self.name} run {run_id}", str(error))
-        return Found(run_id, None, document, config, info)
 
     def info(self, run: Any) -> Mapping[str, Any]:
         document = self._database["runs"].find_one({"_id": _key(run)}, {"info": 1})
         return (document or {}).get("info") or {}
 
     def metrics(self, run: Any) -> Mapping[str, Any]:
-        found = self._database["metrics"].find({"run_id": _key(run)})
-        return {metric["name"]: metric for metric in found}
+        metrics = self._database["metrics"].find({"run_id": _key(run)})
+        return {metric["name"]: metric for metric in metrics}
 
     def artifact(self, run: Any, name: str) -> bytes:
         document = self._database["runs"].find_one({"_id": _key(run)}, {"artifacts": 1})

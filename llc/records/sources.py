@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -13,11 +14,27 @@ class SourceError(ValueError):
 class Found(NamedTuple):
     """A run as it was recorded."""
 
+    source: str
     id: str
     directory: str | None
     run: Mapping[str, Any]  # Sacred's run.json, with MongoDB's documents in the same form
     config: Mapping[str, Any]
     info: Mapping[str, Any]
+
+    @property
+    def experiment(self) -> str:
+        """The name of its experiment."""
+        return str((self.run.get("experiment") or {}).get("name"))
+
+    @property
+    def place(self) -> str:
+        """The directory or database that gave it its id."""
+        return os.path.dirname(os.path.abspath(self.directory)) if self.directory else self.source
+
+    @property
+    def where(self) -> str:
+        """Where it is, for a person."""
+        return self.directory or f"{self.source} run {self.id}"
 
 
 class Broken(NamedTuple):
@@ -72,8 +89,10 @@ def open_source(name: str) -> Source:
     return source
 
 
-def check(run: Any, config: Any, info: Any) -> None:
-    """Refuse what is no record.
+def found(
+    source: str, run_id: str, directory: str | None, run: Any, config: Any, info: Any
+) -> Found:
+    """What stands at `source`, if it is a record; without the curves, which are large.
 
     Raises:
         ValueError: saying what is wrong.
@@ -83,3 +102,8 @@ def check(run: Any, config: Any, info: Any) -> None:
             raise ValueError(f"{name}: missing" if part is None else f"{name}: not a record")
     if not isinstance(run.get("status"), str):
         raise ValueError("run: has no status")
+    for name in ("experiment", "host", "meta"):
+        if not isinstance(run.get(name) or {}, Mapping):
+            raise ValueError(f"run: {name}: not a record")
+    values = {key: value for key, value in info.items() if key not in ("records", "metrics")}
+    return Found(source, run_id, directory, run, config, values)

@@ -7,12 +7,13 @@ import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
-from llc.records.sources import Broken, Found, open_source
+from llc.records.life import moment, status
+from llc.records.reading import read
+from llc.records.sources import Found, open_source
 
 FIXED = [
     "source", "id", "directory", "experiment", "status", "superseded", "started", "ended",
@@ -20,8 +21,6 @@ FIXED = [
 ]  # fmt: skip
 TIMES = {"started": "start_time", "ended": "stop_time", "heartbeat": "heartbeat"}
 SHORT = 100  # entries of a list that is still a value and not a curve
-STALE_SECONDS = 120.0  # without a heartbeat, which comes every 10 s unless asked otherwise …
-STALE_BEATS = 5  # … and then after so many of them
 ENDED_BADLY = ("DEAD", "FAILED", "INTERRUPTED")
 
 
@@ -36,19 +35,9 @@ def load_runs(*sources: str | os.PathLike[str], where: Mapping[str, Any] | None 
         SourceError: where a source is not there.
         ValueError: for a key in `where` that no run has.
     """
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    broken: set[Broken] = set()
-    for name in [os.fspath(source) for source in sources]:
-        source = open_source(name)
-        for found in source.runs():
-            if isinstance(found, Broken):
-                broken.add(found)
-            else:
-                # Two sources may overlap.
-                place = os.path.realpath(found.directory) if found.directory else source.name
-                rows.setdefault((place, found.id), _row(source.name, found))
-    runs = _frame(list(rows.values()))
-    runs.attrs["broken"] = sorted(broken)
+    found, broken = read(*(open_source(os.fspath(source)) for source in sources))
+    runs = _frame([_row(run) for run in found])
+    runs.attrs["broken"] = broken
     return select(runs, where or {})
 
 
@@ -99,26 +88,24 @@ def _same(cell: Any, wanted: Any) -> bool:
     return bool(cell == wanted) or str(cell) == str(wanted)  # an id is text, whatever is asked
 
 
-def _row(source: str, found: Found) -> dict[str, Any]:
+def _row(found: Found) -> dict[str, Any]:
     run = found.run
     experiment = run.get("experiment") or {}
     repositories = experiment.get("repositories") or []
     fixed = {
-        "source": source,
+        "source": found.source,
         "id": found.id,
         "directory": found.directory,
         "experiment": experiment.get("name"),
-        "status": run["status"],
-        **{name: run.get(key) for name, key in TIMES.items()},
+        "status": status(run),
+        **{name: moment(run.get(key)) for name, key in TIMES.items()},
         "host": (run.get("host") or {}).get("hostname"),
         "commit": next((r["commit"] for r in repositories if r.get("commit")), None),
         "dirty": any(r.get("dirty") for r in repositories),
         "result": run.get("result"),
     }
-    options = (run.get("meta") or {}).get("options") or {}
     hidden = {
-        "_beat": float(options.get("--beat-interval") or 0),
-        "_place": os.path.dirname(os.path.abspath(found.directory)) if found.directory else source,
+        "_place": found.place,
         "_config": json.dumps(found.config, sort_keys=True, default=str),
     }
     config = {f"config.{key}": value for key, value in _flat(found.config)}
@@ -143,18 +130,12 @@ def _is_value(value: Any) -> bool:
 
 def _frame(rows: Sequence[dict[str, Any]]) -> Any:
     frame = pd.DataFrame(list(rows))
-    for name in {*FIXED, "_beat", "_place", "_config"} - {*frame.columns}:
+    for name in {*FIXED, "_place", "_config"} - {*frame.columns}:
         frame[name] = None
     for name in TIMES:
-        # MongoDB keeps milliseconds, and some servers give text.
-        text = [str(value) if value else None for value in frame[name]]
-        times = pd.to_datetime(pd.Series(text, dtype=object), "coerce", utc=True, format="ISO8601")
-        frame[name] = times.dt.floor("ms").dt.as_unit("ms")
-    alive = frame["heartbeat"].fillna(frame["started"])
-    frame["duration"] = (frame["ended"].fillna(alive) - frame["started"]).dt.total_seconds()
-    patience = (frame["_beat"].astype(float) * STALE_BEATS).clip(lower=STALE_SECONDS)
-    silent = (datetime.now(UTC) - alive).dt.total_seconds() > patience
-    frame.loc[(frame["status"] == "RUNNING") & silent, "status"] = "DEAD"
+        frame[name] = pd.Series(frame[name], dtype="datetime64[ms, UTC]")
+    last = frame["ended"].fillna(frame["heartbeat"]).fillna(frame["started"])
+    frame["duration"] = (last - frame["started"]).dt.total_seconds()
     frame["superseded"] = _superseded(frame)
     shown = [name for name in frame.columns if not name.startswith("_") and name not in FIXED]
     return frame[FIXED + sorted(shown, key=lambda name: (not name.startswith("config."), name))]

@@ -27,14 +27,15 @@ Exit codes of `tracking.run`:
     75   interrupted by SIGTERM or SIGUSR2 (status INTERRUPTED; the same command again goes on)
     130  interrupted by Ctrl-C (status INTERRUPTED)
 
-`-F DIR` records into files, `-m host:port:database` into MongoDB, both into both under one id. The
-files always come first: what goes to MongoDB only has its files under `outputs/mongodb` until the
-database has everything.
+`-F DIR` records into files, `-m host:port:database` (or a URL with user and password, which is
+nowhere shown or recorded) into MongoDB, both into both under one id. The files always come first:
+what goes to MongoDB only has its files under `outputs/mongodb` until the database has everything.
 """
 
-from llc.tracking.commandline import planned, run
+from llc.tracking.commandline import run
 from llc.tracking.experiments import experiment
 from llc.tracking.interrupts import Interrupted
+from llc.tracking.planning import planned
 from llc.tracking.resuming import keeper
 from llc.tracking.writing import artifact, log_curve, plain, record, run_directory, whereabouts
 

@@ -16,7 +16,13 @@ from docopt import DocoptExit, docopt
 
 from llc.config import ConfigError, as_plain, parse
 from llc.tracking.interrupts import Interrupted, interruptible
-from llc.tracking.places import close, incomplete_record, prepare_observers, read_address
+from llc.tracking.places import (
+    close,
+    incomplete_record,
+    prepare_observers,
+    read_address,
+    without_passwords,
+)
 from llc.tracking.quiet_sacred import get_config_updates, print_filtered_stacktrace
 from llc.tracking.resuming import release
 
@@ -51,26 +57,10 @@ def execute(ex: Any, argv: Sequence[str]) -> int:
         return interrupt.exit_code
 
 
-def planned(ex: Any, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config that the command line `argv` would run with, and its options; nothing is run.
-
-    Raises:
-        ConfigError: in one line, where it would not run.
-    """
-    request = _read(ex, argv)
-    if request is None:
-        raise ConfigError("asks for help")
-    # Whether the device exists is for the machine to say that runs the line.
-    updates = {**request.updates, "device": "auto"}
-    prepared = ex._create_run(request.command, updates, request.named_configs, {}, {}, {})
-    config = as_plain(parse(ex.config_class, prepared.config))
-    return {**config, "device": request.updates.get("device", "auto")}, request.options
-
-
 def _execute(ex: Any, argv: Sequence[str]) -> int:
     debug = False
     try:
-        request = _read(ex, argv)
+        request = read(ex, argv)
         if request is None:
             return COMPLETED
         debug = request.options["--debug"]
@@ -98,7 +88,7 @@ def _execute(ex: Any, argv: Sequence[str]) -> int:
     return ONLY_ON_DISK if not_delivered else COMPLETED
 
 
-def _read(ex: Any, argv: Sequence[str]) -> Request | None:
+def read(ex: Any, argv: Sequence[str]) -> Request | None:
     """Understand the command line; None where it asked for help and got it.
 
     Raises:
@@ -117,11 +107,16 @@ def _read(ex: Any, argv: Sequence[str]) -> Request | None:
     if ex._handle_help(options, usage):
         return None
     _check_options(options)
-    updates, named_configs = _read_updates(ex, options["UPDATE"])
+    updates, named_configs = read_updates(ex, options["UPDATE"])
     return Request(command, updates, named_configs, options)
 
 
-def _read_updates(ex: Any, updates: list[str]) -> tuple[dict[str, Any], list[str]]:
+def read_updates(ex: Any, updates: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Understand what stands behind `with`: updates of the configuration, and named configs.
+
+    Raises:
+        ConfigError: in one line, where it cannot be understood.
+    """
     for update in updates:
         key, equals, _ = update.partition("=")
         if equals and not KEY.fullmatch(key.strip()):
@@ -131,16 +126,22 @@ def _read_updates(ex: Any, updates: list[str]) -> tuple[dict[str, Any], list[str
         named = [name for name, _ in ex.gather_named_configs()]
         if not equals and update and update not in named and not os.path.isfile(update):
             raise ConfigError(_unknown("named config", update, named))
-    seen: list[str] = []
-    for update in updates:
-        seen.append(update)
-        try:
-            get_config_updates(seen)
-        except Exception:  # Sacred lets whatever its parsing stumbles over pass through
-            problem = "cannot be read, or contradicts what stands before it"
-            raise ConfigError(f"{update!r}: {problem}") from None
-    config_updates, named_configs = get_config_updates(updates)
+    try:
+        config_updates, named_configs = get_config_updates(updates)
+    except Exception:  # Sacred lets whatever its parsing stumbles over pass through
+        problem = "cannot be read, or contradicts what stands before it"
+        raise ConfigError(f"{_culprit(updates)!r}: {problem}") from None
     return config_updates, named_configs
+
+
+def _culprit(updates: list[str]) -> str:
+    """The first update that cannot be read together with those before it."""
+    for k, update in enumerate(updates, 1):
+        try:
+            get_config_updates(updates[:k])
+        except Exception:
+            return update
+    return updates[-1]
 
 
 def _unknown(what: str, name: str, known: list[str], after_with: Sequence[str] = ()) -> str:
@@ -178,7 +179,9 @@ def _prepare(ex: Any, request: Request) -> Any:
     # Sacred's own observer of MongoDB hangs, gives up and piles up copies: ours takes its place.
     observed = {**options, "--mongo_db": None}
     sacred_run = ex._create_run(command, updates, named_configs, {}, {}, observed)
-    sacred_run.meta_info["options"]["--mongo_db"] = options["--mongo_db"]
+    if options["--mongo_db"] is not None:
+        # The address may hold a password; the record does not.
+        sacred_run.meta_info["options"]["--mongo_db"] = str(read_address(options["--mongo_db"]))
     # The record holds what the run used: 1e5 given for a whole number is recorded as 100000.
     sacred_run.config = as_plain(parse(ex.config_class, sacred_run.config))
     prepare_observers(sacred_run, options["--mongo_db"])
@@ -224,4 +227,4 @@ def _show_failure(post_mortem: bool) -> None:
 
 
 def _say(message: str) -> None:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    print(without_passwords(" ".join(message.split())), file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ def experiment(name: str, config_class: type) -> Any:
     # Sacred takes the module that constructs an experiment for its main file: that is us.
     caller = sys._getframe(1).f_globals
     _set_provenance(ex, caller.get("__file__"), caller.get("__doc__") or "")
+    # Sacred asks for it with every line of a sweep that it is to understand, and writes into it.
+    info = cache(ex.get_experiment_info)
+    ex.get_experiment_info = lambda: {**info()}
     return ex
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bson import ObjectId
 from bson.errors import BSONError
@@ -19,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
 
 from llc.config import ConfigError
-from llc.mongodb import connect, reason, try_out
+from llc.mongodb import Address, connect, reason, try_out
 from llc.tracking.delivery import Delivery, Kind
 from llc.tracking.observers import WholeFileObserver, finite
 from llc.tracking.quiet_sacred import RunObserver, flatten
@@ -28,21 +28,6 @@ from llc.tracking.writing import plain
 
 OPERATION_SECONDS = 10.0
 OUTPUT_CHARACTERS = 1_000_000  # of captured output: a document holds 16 MB at most
-
-
-class Address(NamedTuple):
-    """Where a database is."""
-
-    server: str
-    database: str
-
-    def __str__(self) -> str:
-        return f"{self.server}:{self.database}"
-
-    @property
-    def folder(self) -> Path:
-        """Where a run that is recorded only there has its files for as long as it takes."""
-        return Path("outputs", "mongodb", str(self).replace(":", "-"))
 
 
 class MongoMirror(RunObserver):  # type: ignore[misc]  # Sacred has no types
@@ -58,9 +43,7 @@ class MongoMirror(RunObserver):  # type: ignore[misc]  # Sacred has no types
         self.address, self.files = address, files
         self._client: MongoClient[dict[str, Any]] | None = None
         with self._at_start():
-            self._client = connect(
-                f"mongodb://{address.server}", timeoutMS=int(OPERATION_SECONDS * 1000)
-            )
+            self._client = connect(address.url, timeoutMS=int(OPERATION_SECONDS * 1000))
             database = self._client[address.database]
             self._runs, self._metrics = database["runs"], database["metrics"]
             try_out(database)

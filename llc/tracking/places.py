@@ -5,31 +5,55 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llc.config import ConfigError
 from llc.tracking.observers import WholeFileObserver
 from llc.tracking.quiet_sacred import FileStorageObserver, parse_mongo_db_arg
 
+if TYPE_CHECKING:
+    from llc.mongodb import Address
 
-def read_address(text: str) -> tuple[str, str]:
-    """Server and database of the value of `-m`, `host:port:database`.
+
+def read_address(text: str) -> Address:
+    """The database that the value of `-m` names: `host:port:database`, or a whole URL.
 
     Raises:
-        ConfigError: for anything else, and where pymongo is missing.
+        ConfigError: for anything else, and where pymongo is missing; without the password.
     """
+    _, at, after = text.rpartition("@")
+    shown = f"-m …@{after}" if at else f"-m {text}"
+    if importlib.util.find_spec("pymongo") is None:
+        raise ConfigError(f"{shown}: needs pymongo: pip install -r requirements.txt")
+    from llc.mongodb import DATABASE, Address, read_url  # a tenth of a second
+
+    if "://" in text:
+        try:
+            return read_url(text)
+        except ValueError as error:
+            raise ConfigError(f"{shown}: {error}") from None
     try:
         parts = parse_mongo_db_arg(text)
     except AttributeError:  # Sacred's way to say that nothing matched
         parts = {"not understood": text}
     if not parts.keys() <= {"url", "db_name"}:
-        raise ConfigError(f"-m {text}: must look like host:port:database") from None
-    if importlib.util.find_spec("pymongo") is None:
-        raise ConfigError(f"-m {text}: needs pymongo: pip install -r requirements.txt")
-    return parts.get("url", "localhost:27017"), parts.get("db_name", "sacred")
+        raise ConfigError(f"{shown}: must look like host:port:database") from None
+    server, database = parts.get("url", "localhost:27017"), parts.get("db_name", DATABASE)
+    return Address(server, database, f"mongodb://{server}/{database}")
+
+
+def without_passwords(text: str) -> str:
+    """`text` without user and password in the URLs it quotes."""
+    return re.sub(r"://\S*@", "://…@", text)
+
+
+def files_for(address: Address) -> Path:
+    """Where a run that is recorded only in a database has its files for as long as it takes."""
+    return Path("outputs", "mongodb", str(address).replace(":", "-"))
 
 
 def prepare_observers(run: Any, mongo: str | None) -> None:
@@ -50,14 +74,14 @@ def prepare_observers(run: Any, mongo: str | None) -> None:
 
 
 def _add_mirror(run: Any, mongo: str) -> None:
-    from llc.tracking.mongo import Address, MongoMirror  # a tenth of a second
+    from llc.tracking.mongo import MongoMirror  # a tenth of a second
 
-    address = Address(*read_address(mongo))
+    address = read_address(mongo)
     files = next((o for o in run.observers if isinstance(o, WholeFileObserver)), None)
-    files = files or WholeFileObserver(address.folder, temporary=True)
+    files = files or WholeFileObserver(files_for(address), temporary=True)
     files.mirror = MongoMirror(address, files)
     if files.temporary:
-        _check_writable(f"-m {mongo}: {files.basedir}", files.basedir, run._id)
+        _check_writable(f"-m {address}: {files.basedir}", files.basedir, run._id)
         run.observers.append(files)
     if run._id is not None and not files.mirror.claim(run._id):
         files.mirror.close()

@@ -35,7 +35,6 @@ JobCompType=jobcomp/none
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
-MaxArraySize=100
 KillWait=5
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool
