@@ -15,6 +15,7 @@ Average = Callable[[Tensor], Tensor]  # over the parameters of each chain, at ev
 SHRINKAGE, OFFSET, FORGETTING = 0.05, 10.0, 0.75  # γ, t₀ and κ of the paper, as in Stan
 HALVINGS = 60  # of a first guess of the step size
 PRIOR_DRAWS = 5  # that the geometric mean of the variances counts for, as in Stan
+MEMORY, TRUST, RETREAT = 150, 1.5, 0.8  # steps, a factor in ε, and another, as in the MCLMC paper
 FIRST, LAST, WINDOW = 75, 50, 25  # transitions: before, after, and in the first window, as in Stan
 
 
@@ -94,6 +95,65 @@ class Variance(NamedTuple):
     def value(self) -> Tensor:
         """Unbiased; of two draws or more."""
         return self.squares / (self.draws - 1)
+
+
+class EnergyError(NamedTuple):
+    """Tunes ε to a mean squared energy error a step; each field (C,), float64.
+
+    A step of size ε with the error ΔE tells that ε⁶/ξ, ξ = ΔE²/(d·target), is about right for the
+    sixth power: E[ΔE²] ∝ ε⁶ (Robnik et al. 2023, section 4.1). The average of ξ/ε⁶ over the last
+    150 steps or so counts those most whose ξ is near one. After a step to where U is not finite ε
+    stays below 0.8 of that step.
+    """
+
+    step_size: Tensor  # ε
+    weight: Tensor
+    average: Tensor  # of ξ/ε⁶, times `weight`
+    largest: Tensor  # that ε may become
+
+    @classmethod
+    def start(cls, step_size: Tensor) -> "EnergyError":
+        zero = torch.zeros_like(step_size)
+        return cls(step_size, zero, zero, torch.full_like(zero, torch.inf))
+
+    def seen(self, error: Tensor, scale: float) -> "EnergyError":
+        """After a step with ΔE = `error` (C,); scale: d·target."""
+        fine = error.isfinite()
+        xi = torch.where(fine, error, 0).square() / scale + 1e-8
+        weight = torch.where(fine, (-0.5 * (xi.log() / (6 * TRUST)).square()).exp(), 0)
+        keep = (MEMORY - 1) / (MEMORY + 1)
+        total = keep * self.weight + weight
+        average = keep * self.average + weight * xi / self.step_size**6
+        largest = torch.where(fine, self.largest, RETREAT * self.step_size)
+        best = torch.where(total > 0, (average / total) ** (-1 / 6), self.step_size)
+        return EnergyError(torch.minimum(best, largest), total, average, largest)
+
+
+class Mixing(NamedTuple):
+    """How far a chain spreads, and how many of its draws are effective, from batches of them."""
+
+    draws: Variance
+    batches: Variance  # of the means of the batches
+    batch: Tensor  # the sum of the one under way
+
+    @classmethod
+    def start(cls, like: Tensor) -> "Mixing":
+        return cls(Variance.start(like), Variance.start(like), torch.zeros_like(like))
+
+    def seen(self, values: Tensor, size: int) -> "Mixing":
+        """With one more draw, in batches of `size`."""
+        draws, batch = self.draws.seen(values), self.batch + values
+        if draws.draws % size:
+            return Mixing(draws, self.batches, batch)
+        return Mixing(draws, self.batches.seen(batch / size), torch.zeros_like(batch))
+
+    def spread(self) -> Tensor:
+        """(C,) √(Σ variances) of rows (C, d)."""
+        return self.draws.value().sum(1).sqrt()
+
+    def steps_per_draw(self, size: int) -> Tensor:
+        """(C,) draws for one effective draw, on average over the parameters."""
+        return (size * self.batches.value() / self.draws.value()).mean(1)
 
 
 class Metric(NamedTuple):

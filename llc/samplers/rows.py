@@ -60,19 +60,28 @@ class RowData:
         for one, other in zip(stack.leaves.values(), rows.leaves.values(), strict=True):
             one.copy_(other)
 
-    def evaluate(self, weights: Rows, slope: Rows) -> tuple[Tensor, Tensor]:
-        """(C,) L_n and U at `weights`; slope ← ∇U."""
-        full, exact = self.full, self.full.exact
+    def gradient(self, weights: Rows, slope: Rows) -> None:
+        """slope ← ∇U at `weights`."""
         gap = torch.sub(weights.matrix, self.centre, out=self.gap)
-        point, out = (weights, slope) if exact else (self.point, self.slope)
-        if exact:
+        if self.full.exact:
             torch.mul(gap, self.gamma, out=slope.matrix)
-        else:
-            point.matrix.copy_(weights.matrix)
-            out.matrix.zero_()
-        full.block.add_gradient(0, point.leaves, out.leaves, self.nbeta)
-        if not exact:
-            torch.add(out.matrix, gap, alpha=self.gamma, out=slope.matrix)
-        loss = full.block.losses()[0] if exact else full.posterior.loss.full_data(weights.leaves)
-        pull = torch.linalg.vecdot(gap, gap)
+            self.full.block.add_gradient(0, weights.leaves, slope.leaves, self.nbeta)
+            return
+        self.point.matrix.copy_(weights.matrix)
+        self.slope.matrix.zero_()
+        self.full.block.add_gradient(0, self.point.leaves, self.slope.leaves, self.nbeta)
+        torch.add(self.slope.matrix, gap, alpha=self.gamma, out=slope.matrix)
+
+    def energies(self, weights: Rows) -> tuple[Tensor, Tensor]:
+        """(C,) L_n and U where `gradient` was last asked."""
+        full = self.full
+        loss = (
+            full.block.losses()[0] if full.exact else full.posterior.loss.full_data(weights.leaves)
+        )
+        pull = torch.linalg.vecdot(self.gap, self.gap)
         return loss, torch.add(self.nbeta * loss, pull, alpha=self.gamma / 2)
+
+    def evaluate(self, weights: Rows, slope: Rows) -> tuple[Tensor, Tensor]:
+        """Both."""
+        self.gradient(weights, slope)
+        return self.energies(weights)
