@@ -4,7 +4,7 @@ From a direction u drawn uniformly on the sphere, a trajectory of
     q' = u,   u' = −(I − uuᵀ)∇U(q)/(d − 1)
 of n steps of `minimal_norm`, two gradients each, accepted with probability min(1, e^−ΔE). The
 change of the energy ΔE = ΔU + ΔK counts the volume the turns leave (`turn`), so that this is the
-Metropolis ratio of e^−U. The length of a trajectory, nε, is drawn from L·[½, 1½] whatever its start.
+Metropolis ratio of e^−U. The length nε of each is drawn from L·[½, 1½], wherever it starts.
 
 ε is the length of a step, and L that of a trajectory on average, both in units of w, each chain's
 own. In the warm-up ε follows the acceptance, and L is 10ε until it becomes √(Σ variances), the size

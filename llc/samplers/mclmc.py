@@ -146,7 +146,10 @@ def mclmc(
                 own, mixing = mixing.spread(), Mixing.start(here.matrix)
             elif moved.step == warm_up and batch > 0:
                 travelled = state.error.step_size * mixing.steps_per_draw(batch)
-                own, mixing = torch.fmax(own, PERSISTENCE * travelled), None
+                own, mixing = (
+                    torch.fmax(own, PERSISTENCE * travelled),
+                    Mixing.start(here.matrix[:, :0]),
+                )
         return moved._replace(
             velocity=torch.where(fine.unsqueeze(1), moved.velocity, 0),
             loss=torch.where(fine, moved.loss, state.loss),

@@ -23,7 +23,7 @@ from llc.params import Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.adaptation import Metric, StepSize, Windows, first_step
 from llc.samplers.base import Block, Check, Info, Noise, Sampler
-from llc.samplers.rows import RowData, Rows
+from llc.samplers.rows import Phase, RowData
 from llc.samplers.trees import Stretch, grow, join
 
 MAX_DEPTH = 10  # doublings: 1023 leapfrog steps
@@ -43,15 +43,6 @@ class State(NamedTuple):
     metric: Metric | None  # (C, d); None: the mass is one
     leaves: Tensor  # (C,) leapfrog steps so far, each chain's own
     step: int  # t
-
-
-class Phase(NamedTuple):
-    """A point of phase space of every chain, (3, C, d) and its parts."""
-
-    whole: Tensor
-    position: Rows
-    slope: Rows
-    velocity: Tensor
 
 
 class Best(NamedTuple):
@@ -92,7 +83,7 @@ def nuts(
     data = RowData(posterior)
     windows = Windows.of(warm_up if adapt_mass else 0)
     guesses = {*([0] if epsilon is None else []), *windows.ends}
-    here, left, right = (_phase(data) for _ in range(3))
+    here, left, right = (data.phase() for _ in range(3))
     candidate = torch.zeros_like(here.whole[:2])
     coins = 2**max_depth - 1  # where the uniforms of the doublings begin, after one a leaf
 
@@ -265,8 +256,3 @@ def chosen(which: Tensor, new: Best, old: Best) -> Best:
     """The leaves of `new` where `which` (C,), else those of `old`."""
     whole = torch.where(which.unsqueeze(1), new.whole, old.whole)
     return Best(whole, *(torch.where(which, a, b) for a, b in zip(new[1:], old[1:], strict=True)))
-
-
-def _phase(data: RowData) -> Phase:
-    whole = torch.zeros(3, *data.shape, dtype=torch.float64, device=data.centre.device)
-    return Phase(whole, data.rows(whole[0]), data.rows(whole[1]), whole[2])

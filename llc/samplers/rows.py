@@ -22,6 +22,15 @@ class Rows(NamedTuple):
     leaves: Params  # name -> (C, *shape), views of `matrix`
 
 
+class Phase(NamedTuple):
+    """A point of phase space of every chain: (3, C, d) and its parts."""
+
+    whole: Tensor
+    position: Rows
+    slope: Rows  # ∇U there
+    velocity: Tensor
+
+
 class RowData:
     """U and ∇U over all data, as `FullData` has them, at the rows of matrices (C, d)."""
 
@@ -44,6 +53,11 @@ class RowData:
             for (name, shape), start, size in zip(shapes.items(), starts, sizes, strict=False)
         )
         return Rows(matrix, Leaves(views))
+
+    def phase(self) -> Phase:
+        """Room for a point of phase space."""
+        whole = self.centre.new_zeros(3, *self.shape)
+        return Phase(whole, self.rows(whole[0]), self.rows(whole[1]), whole[2])
 
     def matrix(self, stack: Stack) -> Tensor:
         """(C, d) a copy of a stack, in float64."""
