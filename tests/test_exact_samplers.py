@@ -94,6 +94,31 @@ def test_the_first_draw_is_the_centre_and_losses_are_those_of_the_positions(name
 
 
 @pytest.mark.parametrize("name", EXACT)
+def test_what_a_state_knows_belongs_to_its_position(name):
+    """After moves and rejections alike: ∇U, L_n and U."""
+    target, states = skewed(), []
+
+    def build(part):
+        sampler = EXACT[name](part)
+
+        def advance(state, block):
+            states.append(sampler.advance(state, block))
+            return states[-1]
+
+        return sampler._replace(advance=advance)
+
+    trace = run(build, target.loss, steps=12, chains=200, start=target.start[:200])
+    state, w = states[-1][0], trace.last["w"]
+    assert trace.acceptance[:, -1].min() < 0.9
+    slope = NBETA * target.loss.gradient(w) + GAMMA * w
+    value = target.loss.value(w)
+    torch.testing.assert_close(state.slope.view_as(w), slope, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(state.loss, value, rtol=1e-10, atol=1e-12)
+    potential = NBETA * value + GAMMA / 2 * w.square().sum(1)
+    torch.testing.assert_close(state.potential, potential, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", EXACT)
 def test_an_unstable_step_is_rejected_and_never_recorded(name):
     """Steps far beyond stability give energies that are infinite or NaN: the chains stand still."""
     wild = {
