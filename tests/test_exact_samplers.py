@@ -1,4 +1,4 @@
-"""MALA and HMC on the test ladder: exact algebra, invariance, moments, and λ̂ at finite n."""
+"""The exact samplers on the test ladder: exact algebra, invariance, moments, and λ̂ at finite n."""
 
 import math
 from itertools import pairwise
@@ -26,6 +26,8 @@ from llc.samplers.adaptation import StepSize
 from llc.samplers.hmc import hmc
 from llc.samplers.integrators import leapfrog
 from llc.samplers.mala import mala
+from llc.samplers.mamclmc import mamclmc
+from llc.samplers.nuts import nuts
 from llc.streams import NormalSource, Stream, UniformSource
 from llc.theory import finite
 
@@ -34,8 +36,10 @@ SIGMAS = 5
 EXACT = {
     "mala": lambda part: mala(part, 0.15),
     "hmc": lambda part: hmc(part, trajectory=1.0, warm_up=0, epsilon=0.25),
+    "nuts": lambda part: nuts(part, warm_up=0, epsilon=0.4, max_depth=4),
+    "mamclmc": lambda part: mamclmc(part, warm_up=0, epsilon=0.7, length=2.0),
 }
-STEPS = {"mala": 60, "hmc": 4}
+STEPS = {"mala": 60, "hmc": 4, "nuts": 4, "mamclmc": 4}
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -90,11 +94,38 @@ def test_the_first_draw_is_the_centre_and_losses_are_those_of_the_positions(name
 
 
 @pytest.mark.parametrize("name", EXACT)
+def test_what_a_state_knows_belongs_to_its_position(name):
+    """After moves and rejections alike: ∇U, L_n and U."""
+    target, states = skewed(), []
+
+    def build(part):
+        sampler = EXACT[name](part)
+
+        def advance(state, block):
+            states.append(sampler.advance(state, block))
+            return states[-1]
+
+        return sampler._replace(advance=advance)
+
+    trace = run(build, target.loss, steps=12, chains=200, start=target.start[:200])
+    state, w = states[-1][0], trace.last["w"]
+    assert trace.acceptance[:, -1].min() < 0.9
+    slope = NBETA * target.loss.gradient(w) + GAMMA * w
+    value = target.loss.value(w)
+    torch.testing.assert_close(state.slope.view_as(w), slope, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(state.loss, value, rtol=1e-10, atol=1e-12)
+    potential = NBETA * value + GAMMA / 2 * w.square().sum(1)
+    torch.testing.assert_close(state.potential, potential, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", EXACT)
 def test_an_unstable_step_is_rejected_and_never_recorded(name):
     """Steps far beyond stability give energies that are infinite or NaN: the chains stand still."""
     wild = {
         "mala": lambda part: mala(part, 1e160),
         "hmc": lambda part: hmc(part, trajectory=1e160, warm_up=0, epsilon=1e158),
+        "nuts": lambda part: nuts(part, warm_up=0, epsilon=1e158),
+        "mamclmc": lambda part: mamclmc(part, warm_up=0, epsilon=1e158, length=1e160),
     }[name]
     start = normals(5, 2, seed=3)
     trace = run(wild, quadratic_loss([1.0, 2.0]), steps=4, chains=5, start=start)
@@ -183,6 +214,8 @@ def test_acceptance_tends_to_one_with_the_step():
     for shrink in (
         lambda e: lambda p: mala(p, 0.1 * e),
         lambda e: lambda p: hmc(p, trajectory=1.0, warm_up=0, epsilon=0.2 * e),
+        lambda e: lambda p: nuts(p, warm_up=0, epsilon=0.2 * e, max_depth=6),
+        lambda e: lambda p: mamclmc(p, warm_up=0, epsilon=0.5 * e, length=2.0),
     ):
         missing = [
             float(1 - run(shrink(e), target.loss, steps=3, start=target.start).acceptance.mean())

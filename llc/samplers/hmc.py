@@ -4,6 +4,7 @@ A fresh momentum p ~ N(0, M), L = T/ε leapfrog steps of q' = M⁻¹p, p' = −�
 probability min(1, exp(H − H')), H = U(q) + ½pᵀM⁻¹p. Each trajectory's time is drawn from
 T·[½, 1½], so that no direction is in step with it. With M = I directions that feel the localisation
 alone swing with the frequency √γ: T = π/(2√γ) takes them a quarter of a period, half-way round.
+With an adapted M⁻¹ = γ·(variance of each parameter) all directions along the axes do.
 """
 
 from math import pi, sqrt
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from llc.params import Stack
 from llc.posterior import FullData, LocalPosterior
-from llc.samplers.adaptation import StepSize
+from llc.samplers.adaptation import Metric, StepSize, Windows, first_step
 from llc.samplers.base import Block, Check, Info, Noise, Sampler
 from llc.samplers.integrators import kinetic, leapfrog
 from llc.samplers.metropolis import Place, accept
@@ -32,6 +33,7 @@ class State(NamedTuple):
     loss: Tensor  # (C,) L_n
     potential: Tensor  # (C,) U
     step_size: StepSize
+    metric: Metric | None  # flat; None: M = I
     step: int  # t
 
 
@@ -47,27 +49,33 @@ def hmc(
     warm_up: int,
     epsilon: float | None = None,
     target: float = TARGET,
+    adapt_mass: bool = False,
 ) -> Sampler:
     """HMC with trajectories of time `trajectory` on average.
 
     Each chain adapts its leapfrog step ε to the acceptance `target` in its `warm_up` transitions,
-    from `epsilon`, or where there is none from a guess.
+    from `epsilon`, or where there is none from a guess; with `adapt_mass` also its diagonal mass.
     """
     full, layout = FullData(posterior), posterior.layout
-    inverse = torch.ones_like(full.centre.flat)
+    unit = torch.ones_like(full.centre.flat)
+    windows = Windows.of(warm_up if adapt_mass else 0)
+    guesses = {*([0] if epsilon is None else []), *windows.ends}
 
     def init(position: Stack) -> State:
         place = Place.at(full, position)
         guess = torch.full_like(place.loss, torch.nan if epsilon is None else epsilon)
-        return State(*place, StepSize.start(guess), 0)
+        metric = Metric.start(place.position.flat) if windows.ends else None
+        return State(*place, StepSize.start(guess), metric, 0)
 
     def advance(state: State, block: Block) -> tuple[State, Info]:
         assert block.uniforms is not None
         losses, checks, gradients = [], {}, 0
         for step, noise in enumerate(block.positions):
             momentum = noise.flat.double()
-            if state.step == 0 and epsilon is None:
-                guess, used = first_step(state, momentum)
+            if state.metric is not None:
+                momentum = momentum / state.metric.inverse.sqrt()
+            if state.step in guesses:
+                guess, used = guessed(state, momentum)
                 state = state._replace(step_size=StepSize.start(guess))
                 gradients += used
             losses.append(state.loss)
@@ -83,8 +91,9 @@ def hmc(
         times = trajectory * (0.5 + uniform[:, 1])
         counts = (times / epsilons).ceil().clamp(1, MAX_STEPS)
         old = Place(*state[:4])
+        inverse = unit if state.metric is None else state.metric.inverse
         before = old.potential + kinetic(layout.sums, momentum, inverse)
-        new, used = travel(old, momentum, epsilons, counts)
+        new, used = travel(old, momentum, inverse, epsilons, counts)
         after = new.potential + kinetic(layout.sums, momentum, inverse)
         place, acceptance = accept(layout, before - after, uniform[:, 0], new, old)
         adapted = state.step_size
@@ -92,9 +101,24 @@ def hmc(
             adapted = adapted.update(acceptance, target)
         nothing = torch.full_like(acceptance, torch.nan)
         check = Check(acceptance, nothing, after, epsilons)
-        return State(*place, adapted, state.step + 1), check, used
+        return State(*place, adapted, learnt(state, place), state.step + 1), check, used
 
-    def travel(old: Place, momentum: Tensor, epsilons: Tensor, counts: Tensor) -> tuple[Place, int]:
+    def learnt(state: State, place: Place) -> Metric | None:
+        """The metric after a transition to `place`."""
+        metric = state.metric
+        if metric is None or not windows.learning(state.step):
+            return metric
+        metric = metric.seen(place.position.flat)
+        if state.step + 1 not in windows.ends:
+            return metric
+        return metric.renewed(average, posterior.gamma or 1.0)
+
+    def average(values: Tensor) -> Tensor:
+        return layout.spread(layout.sums(values) / layout.size, torch.empty_like(values))
+
+    def travel(
+        old: Place, momentum: Tensor, inverse: Tensor, epsilons: Tensor, counts: Tensor
+    ) -> tuple[Place, int]:
         """Leapfrog every chain for its own count of steps; `momentum` ends where they do."""
         position = layout.stack(old.position.flat.clone())
         slope = old.slope.clone()
@@ -108,21 +132,18 @@ def hmc(
             taken = int(end)
         return Place.seen(full, position, slope), taken
 
-    def first_step(state: State, momentum: Tensor) -> tuple[Tensor, int]:
+    def guessed(state: State, momentum: Tensor) -> tuple[Tensor, int]:
         """(C,) the ε, to a factor of two, at which one step's acceptance falls below the target."""
         old = Place(*state[:4])
+        inverse = unit if state.metric is None else state.metric.inverse
         before = old.potential + kinetic(layout.sums, momentum, inverse)
-        epsilons = torch.full_like(old.loss, trajectory)
-        one, used = torch.ones_like(epsilons), 0
-        while used < 60:
+        one = torch.ones_like(before)
+
+        def log_ratio(epsilons: Tensor) -> Tensor:
             moved = momentum.clone()
-            new, _ = travel(old, moved, epsilons, one)
-            after = new.potential + kinetic(layout.sums, moved, inverse)
-            used += 1
-            fine = (before - after).exp() > target  # NaN compares false
-            if fine.all():
-                break
-            epsilons = torch.where(fine, epsilons, epsilons / 2)
-        return epsilons, used
+            new, _ = travel(old, moved, inverse, epsilons, one)
+            return before - (new.potential + kinetic(layout.sums, moved, inverse))
+
+        return first_step(log_ratio, torch.full_like(old.loss, trajectory), target)
 
     return Sampler(Noise(), init, advance, uniforms=2, longest_block=LONGEST_BLOCK, warm_up=warm_up)
