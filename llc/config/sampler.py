@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple, Protocol
 
 from llc.config.parsing import ConfigError
-from llc.config.rules import Count, OneOf, Positive, Within
+from llc.config.rules import Above, Count, OneOf, Positive, Within
 from llc.config.shared import SGLDConfig, check_batch_size
 
 
@@ -15,21 +15,29 @@ class Kind(NamedTuple):
 
     reads: tuple[str, ...] = ()  # keys of `sampler_config` it reads beside name and lengths
     full_data: bool = False  # every step sees all the data
+    finds_step: bool = False  # it adapts its own step size, or has none
     num_steps: int | None = None  # its own default; None: that of `sgld_config`
     burn_in_prop: float | None = None
 
 
 SAMPLERS = {
-    "sgld": Kind(),
+    "sgld": Kind(("preconditioner", "correction")),
+    "sgld_cv": Kind(),
+    "sghmc": Kind(("friction",)),
+    "sgnht": Kind(("friction",)),
     "mala": Kind(full_data=True, burn_in_prop=0.5),
-    "hmc": Kind(("trajectory", "target_acceptance"), True, num_steps=200, burn_in_prop=0.5),
-    "gibbs": Kind(full_data=True, num_steps=400, burn_in_prop=0.5),
+    "hmc": Kind(("trajectory", "target_acceptance", "adapt_mass"), True, True, 200, 0.5),
+    "nuts": Kind(("target_acceptance", "adapt_mass"), True, True, 200, 0.5),
+    "mclmc": Kind(("length",), True, True, None, 0.5),
+    "mamclmc": Kind(("length", "target_acceptance"), True, True, 500, 0.5),
+    "gibbs": Kind((), True, True, 400, 0.5),
 }
+WARM_UP = 0.3  # share of the steps in which a sampler adapts itself
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """The sampler by name; γ, the chains and, for SGLD and MALA, ε come from `sgld_config`.
+    """The sampler by name; γ, the chains and, for those that do not find it, ε: `sgld_config`.
 
     A key that is None has the sampler's own default, and one it does not read must stay None.
     """
@@ -37,8 +45,13 @@ class SamplerConfig:
     name: Annotated[str, OneOf(*SAMPLERS)] = "sgld"
     num_steps: Count | None = None
     burn_in_prop: Annotated[float, Within(0, 1, closed="left")] | None = None
-    trajectory: Positive | None = None
+    preconditioner: Annotated[str, OneOf("none", "rmsprop", "adam")] | None = None
+    correction: bool | None = None  # add Γ and go on learning, instead of freezing what was learnt
+    friction: Annotated[float, Above(0), Within(0, 1)] | None = None
+    trajectory: Positive | None = None  # time; None: a quarter period of √γ
+    length: Positive | None = None  # L in units of w; None: tuned
     target_acceptance: Annotated[float, Within(0.05, 0.99)] | None = None
+    adapt_mass: bool | None = None
 
     @property
     def kind(self) -> Kind:
@@ -47,10 +60,20 @@ class SamplerConfig:
     @property
     def moves_by_epsilon(self) -> bool:
         """Whether it diffuses as ε says, a step at a time."""
-        return self.kind.num_steps is None
+        return not self.kind.finds_step
+
+    @property
+    def adapts(self) -> bool:
+        """Whether its first steps, a share WARM_UP of them, are spent on adapting itself."""
+        learns = self.preconditioner in ("rmsprop", "adam") and not self.correction
+        return learns or (self.kind.finds_step and self.name != "gibbs")
 
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for a key that the sampler would ignore."""
+        if self.correction and self.preconditioner in (None, "none"):
+            raise ConfigError(
+                f"{prefix}correction=True: needs a preconditioner: use rmsprop or adam"
+            )
         common = ("name", "num_steps", "burn_in_prop")
         for key, value in vars(self).items():
             if value is not None and key not in (*common, *self.kind.reads):
@@ -72,6 +95,11 @@ class SamplerConfig:
             for share in (self.burn_in_prop, kind.burn_in_prop, sgld.burn_in_prop)
             if share is not None
         )
+        if self.adapts and kept < WARM_UP:
+            raise ConfigError(
+                f"{prefix}burn_in_prop={kept}: {self.name} adapts itself in the first "
+                f"{WARM_UP:.0%} of its steps: use {WARM_UP} or more"
+            )
         batch_size = num_data if kind.full_data else sgld.batch_size
         result = replace(sgld, num_steps=steps, burn_in_prop=kept, batch_size=batch_size)
         result.check(prefix)
