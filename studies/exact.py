@@ -32,7 +32,7 @@ from studies.networks import Network, machine_line, nbeta, teacher_and_loss
 ROOT = Path(__file__).parents[1]
 STORE, PAGE = ROOT / "runs" / "exact.jsonl", ROOT / "docs" / "exact.md"
 COUNTS = {"aligned_rank": 20, "random": 20, "zero": 5}  # networks a class
-SWEEPS = {"1k": 400, "10k": 200, "100k": 120, "1M": 120}
+SWEEPS = {"1k": 400, "10k": 200, "100k": 120, "1M": 60}
 COLD = {"gamma": 30.0, "nbeta": 1e12}
 READERS = ("SGLD", "Gibbs", "Gibbs, colder")
 SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 3, "1M": 1}  # of each method: it takes hours
