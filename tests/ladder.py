@@ -11,6 +11,7 @@ import torch
 from oracles import VectorLoss, cross_loss, dkw_bound, normals, quadratic_loss
 from scipy import stats
 
+from llc.checkpoints import Keeper
 from llc.posterior import LocalPosterior
 from llc.sampling import Schedule, sample
 from llc.streams import Stream
@@ -99,3 +100,24 @@ def assert_cross_invariant(build, steps):
     for column in (0, 1):
         distance = stats.ks_2samp(last[:, column].numpy(), fresh[:, column].numpy()).statistic
         assert distance < 2 * dkw_bound(MANY, FALSE_FAIL / 2)
+
+
+class StoppedError(Exception):
+    pass
+
+
+class Stopping(Keeper):
+    """Writes after every block, and stops at the one that is told."""
+
+    def __init__(self, path, blocks):
+        super().__init__(path, period=0)
+        self.blocks = blocks
+
+    def pausing(self):
+        return True
+
+    def tick(self):
+        super().tick()
+        self.blocks -= 1
+        if not self.blocks:
+            raise StoppedError

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from ladder import GAMMA, NBETA, run
+from ladder import GAMMA, NBETA, StoppedError, Stopping, run
 from oracles import chain_mean_and_error, cross_loss, normals, quadratic_loss
 
 from llc.checkpoints import Keeper
@@ -51,27 +51,6 @@ def test_a_chain_adapts_whatever_its_company(name):
     torch.testing.assert_close(many.step_size[:2], few.step_size, rtol=1e-6, atol=0)
     torch.testing.assert_close(many.loss[:2], few.loss, rtol=1e-6, atol=1e-9)
     assert not torch.equal(many.step_size[0], many.step_size[1])
-
-
-class StoppedError(Exception):
-    pass
-
-
-class Stopping(Keeper):
-    """Writes after every block, and stops at the one that is told."""
-
-    def __init__(self, path, blocks):
-        super().__init__(path, period=0)
-        self.blocks = blocks
-
-    def pausing(self):
-        return True
-
-    def tick(self):
-        super().tick()
-        self.blocks -= 1
-        if not self.blocks:
-            raise StoppedError
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)

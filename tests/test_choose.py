@@ -2,10 +2,20 @@
 
 import pytest
 import torch
+from ladder import StoppedError, Stopping
+from oracles import normals
 
+from llc.checkpoints import Keeper
 from llc.config import SAMPLERS, SamplerConfig, SGLDConfig, parse
 from llc.estimate import estimate_llc
+from llc.models import dln
+from llc.models.dln import LinearLoss
 from llc.models.functions import potential_loss
+from llc.params import stack
+from llc.posterior import LocalPosterior
+from llc.samplers.choose import choose
+from llc.sampling import Schedule, sample
+from llc.streams import Stream
 from llc.theory import finite
 
 CURVATURES = torch.tensor([1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0]).double()
@@ -43,6 +53,38 @@ def test_every_sampler_reads_the_exact_value(choice):
     allowed = 0.05 * EXACT if choice["name"] == "mclmc" else abs(bias)
     assert abs(result.mean - EXACT) < 5 * result.standard_error + allowed
     assert result.standard_error < 0.05 * EXACT
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_stopped_run_goes_on_to_the_last_bit(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("llc.checkpoints.SHARE", float("inf"))
+    inputs, widths = normals(60, 3), (3, 4, 2)
+    loss = LinearLoss(inputs, normals(2, 3, seed=1), widths)
+    centre = stack([dln.init(widths, torch.Generator().manual_seed(0), torch.float64)])
+    posterior = LocalPosterior.around(loss, centre, 20.0, 1.0, 2)
+    sampler = SamplerConfig(name, num_steps=40)
+    config = sampler.applied(SGLDConfig(epsilon=1e-3, batch_size=6, burn_in_prop=0.5), 60)
+
+    def build(part):
+        made = choose(sampler, config, steps=40, check_period=7)(part)
+        return made._replace(longest_block=3)
+
+    def work(keeper):
+        schedule = Schedule(config.num_steps, config.batch_size)
+        return sample(posterior, build, schedule, [Stream(4, 0), Stream(4, 1)], keeper=keeper)
+
+    for blocks in (3, 4):
+        keeper = Stopping(tmp_path / "c.pt", blocks)
+        keeper.load()
+        with pytest.raises(StoppedError):
+            work(keeper)
+    keeper = Keeper(tmp_path / "c.pt", period=0)
+    assert keeper.load()
+    resumed, alone = work(keeper), work(Keeper())
+    for field in ("loss", "baseline", "acceptance", "energy", "step_size"):
+        one, other = getattr(resumed, field), getattr(alone, field)
+        assert torch.equal(one.nan_to_num(7.0), other.nan_to_num(7.0)), field
+    assert alone.loss.isfinite().all()
 
 
 def test_options_reach_the_sampler():
