@@ -85,7 +85,8 @@ def report(label: str, estimate: LLCEstimate, known: float | None, *, verbose: b
             f"  per chain       {chains}",
             f"  from above      {estimate.cooled_mean:.4g} ± {estimate.cooled_error:.2g}",
             f"  drift           {estimate.drift:+.2g} ± {estimate.drift_error:.2g}",
-            f"  step-size bias  {estimate.step_size_bias:+.2g}",
             f"  acceptance      {estimate.acceptance:.3f}",
         ]
+        if not math.isnan(estimate.step_size_bias):  # where the sampler has one
+            lines.append(f"  step-size bias  {estimate.step_size_bias:+.2g}")
     return "\n".join(lines)
