@@ -156,9 +156,11 @@ def judge(estimate: LLCEstimate, epsilon: float) -> str:
     if estimate.num_diverged_chains:
         steps = estimate.trace.diverged_at
         first, chains = int(steps[steps >= 0].min()), len(steps)
+        remedy = f"epsilon={epsilon:g} is too large for the curvature here, try {epsilon / 10:g}"
+        if estimate.trace.step_size.numel() and estimate.trace.step_size.isnan().all():
+            remedy = "rounding is as large as the loss: raise gamma"  # Gibbs, which has no step
         return (
-            f"diverged at step {first}: {estimate.num_diverged_chains} of {chains} chains; "
-            f"epsilon={epsilon:g} is too large for the curvature here, try {epsilon / 10:g}"
+            f"diverged at step {first}: {estimate.num_diverged_chains} of {chains} chains; {remedy}"
         )
     if estimate.mean + 2 * estimate.standard_error < 0 or estimate.share_below > MAX_SHARE_BELOW:
         return (

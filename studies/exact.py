@@ -6,7 +6,9 @@ Depths, widths, n, ε and steps are those of the paper's size classes. Each netw
 ways. *SGLD*: the paper's settings (γ = 1, β = 1/log n, batch 500, one chain, the last tenth of the
 trace). *Gibbs*: the same posterior, read by Gibbs sampling of the layers (2 chains, the second half
 of each), which is exact: what is left is the distance of this posterior from its limit. *Gibbs,
-colder*: γ = 30 and nβ = 1e12, where that distance is gone; the limit is what λ is about.
+colder*: nβ = 1e12, where that distance is gone; the limit is what λ is about. γ is 30 there, and as
+much more as keeps the typical product of the layers' norms, ∏ 2√(width/γ), below 1e9, which float64
+can carry.
 Estimates are kept in `runs/exact.jsonl` as they come, and are not made again.
 """
 
@@ -33,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 STORE, PAGE = ROOT / "runs" / "exact.jsonl", ROOT / "docs" / "exact.md"
 COUNTS = {"aligned_rank": 20, "random": 20, "zero": 5}  # networks a class
 SWEEPS = {"1k": 400, "10k": 200, "100k": 120, "1M": 60, "10M": 40}
-COLD = {"gamma": 30.0, "nbeta": 1e12}
+COLD_NBETA, COLD_GAMMA, LARGEST_PRODUCT = 1e12, 30.0, 1e9
 READERS = ("SGLD", "Gibbs", "Gibbs, colder")
 SINGLE = {"10M": 9}  # the one of its class that is read: 10.3 M parameters; others have up to 30 M
 SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 3, "1M": 1, "10M": 0}  # of each method: it takes hours
@@ -54,6 +56,12 @@ def networks(size_class: str, method: str) -> Iterator[Network]:
         yield Network(widths, method, rank, seed)
 
 
+def cold_gamma(widths: Sequence[int]) -> float:
+    """COLD_GAMMA, or more where the norms would multiply to above LARGEST_PRODUCT."""
+    depth = len(widths) - 1
+    return max(COLD_GAMMA, 4 * float(np.mean(widths)) * LARGEST_PRODUCT ** (-2 / depth))
+
+
 def read(network: Network, size_class: str, reader: str) -> dict:
     """One estimate, as a row."""
     size = SIZE_CLASSES[size_class]
@@ -62,7 +70,7 @@ def read(network: Network, size_class: str, reader: str) -> dict:
     colder = reader == "Gibbs, colder"
     config = SGLDConfig(
         epsilon=size.epsilon,
-        gamma=COLD["gamma"] if colder else 1.0,
+        gamma=cold_gamma(network.widths) if colder else 1.0,
         num_steps=size.num_steps,
         num_chains=1 if reader == "SGLD" else 2,
         batch_size=500,
@@ -71,7 +79,7 @@ def read(network: Network, size_class: str, reader: str) -> dict:
     result = estimate_llc(
         loss,
         teacher.params,
-        nbeta=COLD["nbeta"] if colder else nbeta(size.num_data),
+        nbeta=COLD_NBETA if colder else nbeta(size.num_data),
         sgld_config=config,
         sampler_config=sampler,
         seed=network.seed,

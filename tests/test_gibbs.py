@@ -8,8 +8,10 @@ from ladder import MANY, cross_draws
 from oracles import chain_mean_and_error, dkw_bound, normals
 from scipy import stats
 
+from llc.config import SamplerConfig, SGLDConfig
 from llc.data import make_teacher
 from llc.diagnostics import ess, excess
+from llc.estimate import estimate_llc
 from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.models.mlp import MLPLoss
@@ -172,6 +174,21 @@ def test_float32_networks_are_sampled_in_float64():
     sampler = gibbs(posterior)
     state = sampler.init(posterior.centre)
     assert state.position.flat.dtype == state.loss.dtype == torch.float64
+
+
+def test_where_rounding_reaches_the_loss_it_says_so():
+    """Fourteen layers of width 30 with γ = 0.01: norms of 100 each multiply to 1e28."""
+    widths = (30,) * 15
+    params = dln.init(widths, torch.Generator().manual_seed(0), torch.float64)
+    loss = LinearLoss(normals(200, 30), dln.product(params), widths)
+    config = SGLDConfig(gamma=0.01, num_chains=2)
+    result = estimate_llc(
+        loss, params, nbeta=1e6, sgld_config=config, sampler_config=SamplerConfig("gibbs", 20),
+        companions=False,
+    )  # fmt: skip
+    assert math.isnan(result.mean)
+    assert result.status.startswith("diverged at step")
+    assert result.status.endswith("rounding is as large as the loss: raise gamma")
 
 
 def test_only_linear_networks_with_localisation():
