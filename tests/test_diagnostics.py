@@ -45,7 +45,8 @@ def made(draws, *, norms=None, diverged=None, acceptance=0.9):
     return Trace(
         steps=steps, loss=0.5 + draws / NBETA, baseline=torch.full_like(draws, 0.5), distance=None,
         checked_steps=checked, acceptance=torch.full_like(norms, acceptance),
-        squared_gradient=norms, energy=undefined, step_size=undefined, diverged_at=dead,
+        squared_gradient=norms, energy=undefined, step_size=torch.full_like(norms, 1e-3),
+        diverged_at=dead,
         centre_loss=torch.full((chains,), 0.5).double(), last={},
         chain_steps=chains * count, gradients=1.0, seconds=1.0,
     )  # fmt: skip
