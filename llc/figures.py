@@ -149,7 +149,7 @@ def llc_by_step(ax: Axes, looks: pd.DataFrame) -> None:
             place = (row["epsilon"], row["llc"])
             ax.annotate(str(turn + 1), place, (5, 5), textcoords="offset points", fontsize=8)
     ax.set_ylabel("λ̂ of a short run")
-    ax.legend(fontsize=8)
+    ax.legend(loc="lower right", fontsize=8)
 
 
 def bounds_by_step(ax: Axes, looks: pd.DataFrame) -> None:

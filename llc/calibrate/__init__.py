@@ -17,6 +17,11 @@ from one and the same place. The largest ε that passes is taken; λ̂ should no
 All this takes a tenth of the gradients of the run it serves (`llc.config.search`), in as many
 chains. A tenth of a run cannot know where the rest of it goes: the estimate's own status, which
 looks at the bias again, has the last word.
+
+Along a training every checkpoint has a search of its own: curvature there changes by orders of
+magnitude, so that the first checkpoint's ε would make later chains diverge, and no result depends
+on which checkpoints share a stack or where a run was stopped. Curves of short chains, which have
+not equilibrated, compare checkpoints better with one ε given as a number.
 """
 
 import math
