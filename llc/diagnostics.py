@@ -22,7 +22,7 @@ support this. Beside them the status asks for
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,10 @@ class LLCEstimate:
     nbeta: float
     acceptance: float  # mean MALA acceptance probability of the steps, NaN where not traced
     trace: Trace = field(repr=False)
+    epsilon: float = math.nan  # the step size; NaN: the sampler found its own
+    # Where ε was found by `llc.calibrate`: one row a look, and its words on what needs thought.
+    calibration: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    advice: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -140,6 +144,7 @@ def summarise_stack(
             nbeta=nbeta,
             acceptance=float(own.acceptance.mean()) if own.acceptance.numel() else math.nan,
             trace=own,
+            epsilon=epsilon,
         )
         object.__setattr__(estimate, "status", judge(estimate, epsilon))
         estimates.append(estimate)

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
+from math import nan
 
+from llc.calibrate import calibrate
 from llc.checkpoints import Keeper
 from llc.config import SamplerConfig, SGLDConfig
 from llc.diagnostics import LLCEstimate, summarise_stack
 from llc.models.base import StackedLoss
-from llc.params import Params, stack
+from llc.params import Params, select, stack, unstack
 from llc.posterior import LocalPosterior
 from llc.samplers.choose import choose
 from llc.sampling import Build, Schedule, sample
@@ -45,7 +48,8 @@ def estimate_llc(
     size of Δw = −(ε/2)∇U + √ε ξ.
 
     loss: the network's loss, bound to its data. centre: w*, leaves (*shape), on the loss's device.
-    nbeta: n·β, for β = 1/log n: n/log n. sgld_config: ε, γ, lengths, chains, batches.
+    nbeta: n·β, for β = 1/log n: n/log n. sgld_config: ε (a number, or 'auto' to have it found by
+    `llc.calibrate`), γ, lengths, chains, batches.
     sampler_config: another sampler than SGLD. seed: names the random streams. full_data_trace:
     take L over all data at every draw instead of the step's minibatch, where steps see minibatches.
     distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
@@ -53,7 +57,8 @@ def estimate_llc(
     to leave the chains when stopped, and to take them up again: a `part` of its own for every
     estimate, since what it holds is taken for this one's.
     Returns: an `LLCEstimate`; failure inside sampling is its `status`, never an exception.
-    Raises: ValueError for a centre that is not finite, nβ ≤ 0, or a batch larger than the data.
+    Raises: ValueError for a centre that is not finite, nβ ≤ 0, a batch larger than the data, or a
+        run too short for ε to be found.
     """
     return estimate_llc_stack(
         loss,
@@ -87,7 +92,8 @@ def estimate_llc_stack(
     """`estimate_llc` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
     What differs between centres in `loss` (teachers, targets) has a leading axis of S entries. The
-    estimates equal those made one at a time with the same seeds, to rounding.
+    estimates equal those made one at a time with the same seeds, to rounding. With ε = 'auto' each
+    centre has an ε of its own, and neighbours that agree on it are sampled together.
     Raises: ValueError for a centre that is not finite, or unless there is one seed a centre.
     """
     count = len(next(iter(centres.values())))
@@ -102,7 +108,76 @@ def estimate_llc_stack(
     for name, leaf in centres.items():
         if not bool(leaf.isfinite().all()):
             raise ValueError(f"centre: {name!r} has non-finite entries: λ̂ needs a finite w*")
+    keeper = keeper or Keeper()
+    sampling = partial(
+        _sampled,
+        nbeta=nbeta,
+        sampler_config=sampler_config,
+        full_data_trace=full_data_trace,
+        distances=distances,
+        companions=companions,
+        progress=progress,
+    )
     config = sampler_config.applied(sgld_config, loss.num_examples)
+    if config.epsilon != "auto":
+        return sampling(loss, centres, config=config, seeds=seeds, keeper=keeper)
+    if not sampler_config.moves_by_epsilon:
+        config = replace(config, epsilon=nan)
+        return sampling(loss, centres, config=config, seeds=seeds, keeper=keeper)
+    found = [
+        calibrate(
+            _part(loss, slice(i, i + 1), count),
+            unstack(centres, i),
+            nbeta=nbeta,
+            sgld_config=config,
+            sampler_config=sampler_config,
+            seed=seed,
+            keeper=keeper.part(f"calibration {i}"),
+        )
+        for i, seed in enumerate(seeds)
+    ]
+    estimates = []
+    for epsilon, members in groupby(range(count), key=lambda i: found[i].epsilon):
+        alike = list(members)
+        index = slice(alike[0], alike[-1] + 1)
+        estimates += sampling(
+            _part(loss, index, count),
+            select(centres, index),
+            config=replace(config, epsilon=epsilon),
+            seeds=seeds[index],
+            keeper=keeper.part(f"from {alike[0]}"),
+        )
+    return [
+        replace(
+            estimate,
+            gradients=estimate.gradients + own.gradients,
+            calibration=own.table(),
+            advice=own.advice,
+        )
+        for estimate, own in zip(estimates, found, strict=True)
+    ]
+
+
+def _part(loss: StackedLoss, index: slice, count: int) -> StackedLoss:
+    """The loss of some of `count` centres."""
+    return loss if count == 1 else loss.select(index)
+
+
+def _sampled(
+    loss: StackedLoss,
+    centres: Params,
+    *,
+    nbeta: float,
+    config: SGLDConfig,
+    sampler_config: SamplerConfig,
+    seeds: Sequence[int],
+    full_data_trace: bool,
+    distances: bool,
+    companions: bool,
+    progress: bool,
+    keeper: Keeper,
+) -> list[LLCEstimate]:
+    """The estimate at each centre, all with the ε of `config`."""
     recipe = partial(choose, sampler_config, config)
     schedule = Schedule(
         num_steps=config.num_steps,
@@ -112,7 +187,6 @@ def estimate_llc_stack(
         full_data_trace=full_data_trace,
         distances=distances,
     )
-    keeper = keeper or Keeper()
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, config.num_chains)
     kept = keeper.kept("chains")
     trace = (
@@ -140,7 +214,7 @@ def estimate_llc_stack(
             progress,
             keeper,
         )
-    return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.epsilon, cooled)
+    return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.step_size, cooled)
 
 
 def _cool(
@@ -193,5 +267,5 @@ def heat(config: SGLDConfig) -> float:
     A short run says nothing beyond where its chains have been: with little diffusion of their own,
     chains from w* and companions heated only a little would agree on the same plateau.
     """
-    own = config.epsilon * config.num_steps * COOLING[0][1] * config.gamma
+    own = config.step_size * config.num_steps * COOLING[0][1] * config.gamma
     return min(HEAT[1], max(HEAT[0], REACH / own)) if own > 0 else HEAT[1]

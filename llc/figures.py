@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -115,6 +116,56 @@ def loss_and_llc(
     left.set_ylabel("training loss", color=COLOURS[0])
     label = "λ̂" if window == 1 else f"λ̂ (line: mean of the last {window})"
     right.set_ylabel(label, color=COLOURS[5])
+
+
+def calibration_figure(looks: pd.DataFrame, epsilon: float, title: str) -> Figure:
+    """λ̂, and what bounds ε, against the ε of each look of `llc.calibrate`; a line at the choice."""
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    llc_by_step(top, looks)
+    bounds_by_step(bottom, looks)
+    for ax in (top, bottom):
+        ax.axvline(epsilon, color="black", ls="--", lw=1, zorder=0)
+    top.set_title(f"{title}: ε = {epsilon:g}", fontsize=10)
+    return figure
+
+
+def llc_by_step(ax: Axes, looks: pd.DataFrame) -> None:
+    """λ̂ ± 1.96 SE against ε; hollow and numbered in their order: the climb."""
+    for stage, face in (("climb", "white"), ("check", COLOURS[0])):
+        rows = looks[looks["stage"] == stage]
+        ax.errorbar(
+            rows["epsilon"],
+            rows["llc"],
+            yerr=1.96 * rows["llc_se"],
+            fmt="o",
+            ms=5,
+            color=COLOURS[0],
+            markerfacecolor=face,
+            label=stage,
+        )
+    for turn, row in looks[looks["stage"] == "climb"].reset_index(drop=True).iterrows():
+        if np.isfinite(row["llc"]):
+            place = (row["epsilon"], row["llc"])
+            ax.annotate(str(turn + 1), place, (5, 5), textcoords="offset points", fontsize=8)
+    ax.set_ylabel("λ̂ of a short run")
+    ax.legend(loc="lower right", fontsize=8)
+
+
+def bounds_by_step(ax: Axes, looks: pd.DataFrame) -> None:
+    """The step's bias as a share of λ̂, and the share of its moves that MALA would reject."""
+    rows = looks.sort_values("epsilon")
+    freed = (rows["llc"] - rows["bias"]).where(lambda level: level > 0)
+    shares = {"bias / λ̂": rows["bias"] / freed, "1 − acceptance": 1 - rows["acceptance"]}
+    for (name, values), colour in zip(shares.items(), (COLOURS[5], COLOURS[2]), strict=True):
+        drawn = 100 * values.where(values > 0)
+        if drawn.notna().any():
+            ax.loglog(rows["epsilon"], drawn, "o-", ms=4, lw=1, color=colour, label=name)
+    ax.set_xscale("log")
+    ax.set_xlabel("ε")
+    ax.set_ylabel("per cent")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8)
 
 
 def signed_errors(

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
     "vision", "models", "data", "posterior", "training", "samplers", "trace", "sampling",
-    "problems", "mixing", "diagnostics", "estimate", "calibrate", "geometry", "figures", "tracking",
+    "problems", "mixing", "diagnostics", "calibrate", "estimate", "geometry", "figures", "tracking",
     "reporting", "records", "commands", "__main__",
 ]
 # fmt: on

@@ -8,7 +8,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from llc.config.rules import NumbersAsText, OneOf, Rule
 
@@ -63,11 +63,16 @@ def _value(hint: Any, value: Any, key: str, default: Any = None) -> Any:
     arms = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None and type(None) in arms:
         return None
-    base, inner = _unwrap(next(arm for arm in arms if arm is not type(None)))
+    words = [word for arm in arms if get_origin(arm) is Literal for word in get_args(arm)]
+    if isinstance(value, str) and value in words:
+        return value
+    plain = (arm for arm in arms if arm is not type(None) and get_origin(arm) is not Literal)
+    base, inner = _unwrap(next(plain))
     rules = (*inner, *rules)
     if dataclasses.is_dataclass(base) and isinstance(base, type):
         return parse(base, value, f"{key}.", default)
-    problem = f"{key}={_show(value)}: must be {_demand(base, rules, type(None) in arms)}"
+    others = [*map(repr, words), *(["None"] if type(None) in arms else [])]
+    problem = f"{key}={_show(value)}: must be {', or '.join([_demand(base, rules), *others])}"
     try:
         result = _convert(base, value, key, rules)
     except (TypeError, ValueError, OverflowError) as error:
@@ -107,14 +112,13 @@ def _convert(base: Any, value: Any, key: str, rules: tuple[Rule, ...]) -> Any:
     return base(value)
 
 
-def _demand(base: Any, rules: tuple[Rule, ...], optional: bool) -> str:
+def _demand(base: Any, rules: tuple[Rule, ...]) -> str:
     """Say what a value must be, as in 'a finite number > 0'."""
     words = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
     noun = words.get(base, "a list of whole numbers such as '[10, 10]'")
     if any(isinstance(rule, OneOf) for rule in rules):
         noun = ""
-    text = " ".join(filter(None, [noun, " and ".join(filter(None, map(str, rules)))]))
-    return f"{text}, or None" if optional else text
+    return " ".join(filter(None, [noun, " and ".join(filter(None, map(str, rules)))]))
 
 
 def _suggest(key: str, known: list[str]) -> str:

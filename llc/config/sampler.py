@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple, Protocol
 
 from llc.config.parsing import ConfigError
 from llc.config.rules import Above, Count, OneOf, Positive, Within
+from llc.config.search import search_plan
 from llc.config.shared import SGLDConfig, check_batch_size
 
 
@@ -67,6 +68,10 @@ class SamplerConfig:
         """Whether its first steps, a share WARM_UP of them, are spent on adapting itself."""
         learns = self.preconditioner in ("rmsprop", "adam") and not self.correction
         return learns or (self.kind.finds_step and self.name != "gibbs")
+
+    def searches(self, sgld: SGLDConfig) -> bool:
+        """Whether there is an ε to be found first."""
+        return sgld.epsilon == "auto" and self.moves_by_epsilon
 
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for a key that the sampler would ignore."""
@@ -149,4 +154,7 @@ class Sampled:
         check_batch_size(size, self.num_training_data, f"{prefix}sgld_config.")
         own = f"{prefix}sampler_config."
         self.sampler_config.check_network(self.sgld_config.gamma, linear=linear, prefix=own)
-        self.sampler_config.applied(self.sgld_config, self.num_training_data, own)
+        sampling = self.sampler_config.applied(self.sgld_config, self.num_training_data, own)
+        if self.sampler_config.searches(self.sgld_config):
+            where = own if self.sampler_config.num_steps else f"{prefix}sgld_config."
+            search_plan(self.sampler_config, sampling, self.num_training_data, where)

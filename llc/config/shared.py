@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from llc.config.parsing import ConfigError
 from llc.config.rules import AtLeast, Count, NonNegative, OneOf, Positive, Within
@@ -19,9 +19,12 @@ MAX_CHECKPOINTS = 1500  # a record takes up to 600 bytes, and `info` has room fo
 
 @dataclass(frozen=True)
 class SGLDConfig:
-    """How the local posterior is sampled: step size ε, localisation γ, length, chains, batches."""
+    """How the local posterior is sampled: step size ε, localisation γ, length, chains, batches.
 
-    epsilon: Positive = 1e-5
+    ε may be 'auto': `llc.calibrate` finds it then, in a tenth of the run.
+    """
+
+    epsilon: Positive | Literal["auto"] = 1e-5
     gamma: NonNegative = 10.0
     num_steps: Count = 5000
     num_chains: Count = 4
@@ -29,6 +32,16 @@ class SGLDConfig:
     burn_in_prop: Annotated[float, Within(0, 1, closed="left")] = 0.9
     thin: Count = 1
     shared_batches: bool = False
+
+    @property
+    def step_size(self) -> float:
+        """ε, once it is a number.
+
+        Raises: ValueError while it is 'auto'.
+        """
+        if self.epsilon == "auto":
+            raise ValueError("epsilon='auto': not found yet: use llc.calibrate")
+        return self.epsilon
 
     @property
     def num_draws(self) -> int:

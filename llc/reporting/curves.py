@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
@@ -14,12 +15,13 @@ from llc import tracking
 from llc.checkpoints import Keeper
 from llc.diagnostics import LLCEstimate
 from llc.figures import training_curve
-from llc.reporting.estimates import peak_memory_mb
+from llc.reporting.estimates import looks_of, peak_memory_mb
 
 Record = Mapping[str, Any]
 
 TRACE = "_trace"  # ends the names of what goes into `traces.nc`
-NOT_LOGGED = ("t", "sgld_status")
+LOOKS = "calibration"  # what goes into `calibration.csv`
+NOT_LOGGED = ("t", "sgld_status", LOOKS)
 
 
 def checkpoint_record(estimate: LLCEstimate) -> dict[str, Any]:
@@ -33,10 +35,13 @@ def checkpoint_record(estimate: LLCEstimate) -> dict[str, Any]:
         "num_diverged_chains": estimate.num_diverged_chains,
         "share_below_centre": estimate.share_below,
         "sgld_acceptance": estimate.acceptance,
+        "epsilon": estimate.epsilon,
         "loss_trace": trace.loss,
         "baseline_trace": trace.baseline,
         "acceptance_trace": trace.acceptance,
     }
+    if estimate.calibration:
+        record[LOOKS] = looks_of(estimate)
     return record if trace.distance is None else {**record, "distance_trace": trace.distance}
 
 
@@ -114,12 +119,20 @@ class Curve:
 
     def _save(self) -> None:
         scalars = [
-            {name: value for name, value in record.items() if not name.endswith(TRACE)}
+            {
+                name: value
+                for name, value in record.items()
+                if name != LOOKS and not name.endswith(TRACE)
+            }
             for record in self.records
         ]
         tracking.record(self._run, records=scalars, sgld_statuses=kinds(self.records))
         with tracking.artifact(self._run, "traces.nc") as path:
             self._traces().to_netcdf(path, engine="h5netcdf")
+        looks = [{"t": r["t"], **look} for r in self.records for look in r.get(LOOKS, ())]
+        if looks:
+            with tracking.artifact(self._run, "calibration.csv") as path:
+                pd.DataFrame(looks).to_csv(path, index=False)
         if self.picture:
             steps = np.array([record["t"] for record in self.records])
             losses, llcs = (

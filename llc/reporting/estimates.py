@@ -2,11 +2,14 @@
 
 import math
 import resource
+from collections.abc import Mapping
 from typing import Any
+
+import pandas as pd
 
 from llc import tracking
 from llc.diagnostics import LLCEstimate, to_inference_data
-from llc.figures import estimate_figure
+from llc.figures import calibration_figure, estimate_figure
 
 CURVES = {"loss": "loss_trace", "distance": "sgld_distances"}
 
@@ -32,6 +35,8 @@ def summary(estimate: LLCEstimate) -> dict[str, Any]:
         "sgld_status": estimate.status,
         "init_loss": estimate.init_loss,
         "nbeta": estimate.nbeta,
+        "epsilon": estimate.epsilon,
+        "epsilon_advice": estimate.advice,
         "num_burn_in": estimate.num_burn_in,
         "mala_acceptance_mean": estimate.acceptance,
         "chain_steps_per_second": trace.chain_steps_per_second,
@@ -54,6 +59,12 @@ def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, tit
         to_inference_data(estimate).to_netcdf(str(path), engine="h5netcdf")
     with tracking.artifact(_run, f"{prefix}llc.png") as path:
         estimate_figure(estimate, known, title).savefig(path, dpi=150)
+    if estimate.calibration:
+        looks = pd.DataFrame(looks_of(estimate))
+        with tracking.artifact(_run, f"{prefix}calibration.csv") as path:
+            looks.to_csv(path, index=False)
+        with tracking.artifact(_run, f"{prefix}calibration.png") as path:
+            calibration_figure(looks, estimate.epsilon, title).savefig(path, dpi=150)
     for field, name in CURVES.items():
         values = getattr(trace, field)
         if values is not None:
@@ -61,6 +72,12 @@ def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, tit
     tracking.log_curve(
         _run, f"{prefix}mala_acceptance_probs", trace.checked_steps, trace.acceptance.nanmean(0)
     )
+
+
+def looks_of(estimate: LLCEstimate) -> list[Mapping[str, Any]]:
+    """The looks that found ε, one row each, with the words that go with them."""
+    words = "; ".join(estimate.advice)
+    return [{**look, "advice": words} for look in estimate.calibration]
 
 
 def report(label: str, estimate: LLCEstimate, known: float | None, *, verbose: bool = False) -> str:
@@ -79,6 +96,9 @@ def report(label: str, estimate: LLCEstimate, known: float | None, *, verbose: b
         f"  speed           {estimate.trace.chain_steps_per_second:,.0f} chain-steps/s "
         f"({estimate.trace.seconds:.1f} s)",
     ]
+    if estimate.calibration:
+        lines.insert(-1, f"  ε               {estimate.epsilon:g}, found by calibration")
+        lines += [f"  note            {words}" for words in estimate.advice]
     if verbose:
         chains = ", ".join(f"{value:.4g}" for value in estimate.per_chain)
         lines += [

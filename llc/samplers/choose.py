@@ -41,7 +41,7 @@ def choose(
     At a `temperature` H, where nβ is nβ/H, a step size that is given becomes Hε: the stability
     limit εnβ stays.
     """
-    epsilon = temperature * config.epsilon
+    epsilon = temperature * config.step_size
     warm_up = max(LEAST_WARM_UP, int(WARM_UP * steps))
 
     def given(**names: str) -> dict[str, Any]:
