@@ -14,6 +14,7 @@ from scipy import stats
 from llc.checkpoints import Keeper
 from llc.posterior import LocalPosterior
 from llc.sampling import Schedule, sample
+from llc.sampling.threads import intra_op_threads
 from llc.streams import Stream
 
 FALSE_FAIL = 1e-6
@@ -73,13 +74,14 @@ def run(build, loss, *, steps, chains=MANY, start=None, seed=0, nbeta=NBETA, gam
     zero = {
         name: torch.zeros(1, *shape, dtype=torch.float64) for name, shape in loss.shapes.items()
     }
-    return sample(
-        LocalPosterior.around(loss, zero, nbeta, gamma, chains),
-        build,
-        Schedule(steps, rest.pop("batch_size", loss.num_examples), **rest),
-        [Stream(seed, chain) for chain in range(chains)],
-        start=None if start is None else {"w": start},
-    )
+    with intra_op_threads(1):  # all chains in one group: some tests give all of them a state
+        return sample(
+            LocalPosterior.around(loss, zero, nbeta, gamma, chains),
+            build,
+            Schedule(steps, rest.pop("batch_size", loss.num_examples), **rest),
+            [Stream(seed, chain) for chain in range(chains)],
+            start=None if start is None else {"w": start},
+        )
 
 
 def assert_invariant(build, target, steps):

@@ -206,7 +206,8 @@ def test_an_estimate_goes_on_in_any_of_its_phases(tmp_path):
 
 
 def test_what_an_estimate_keeps_is_no_copy_of_the_parameters():
-    config, keeper = SGLDConfig(epsilon=1e-3, gamma=1.0, num_steps=10, batch_size=50), Keeper()
+    config = SGLDConfig(epsilon=1e-3, gamma=1.0, num_steps=10, batch_size=50, burn_in_prop=0.5)
+    keeper = Keeper()
     centre = {"w": torch.zeros(1, dtype=torch.float64)}
     estimate_llc(quadratic_loss([1.0]), centre, nbeta=16.0, sgld_config=config, keeper=keeper)
     assert keeper.kept("chains")["last"] == keeper.kept("cooled")["trace"]["last"] == {}
