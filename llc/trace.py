@@ -60,7 +60,17 @@ PER_CHAIN = (
     "centre_loss",
 )
 
-RECORDED = ("loss", "baseline", "distance", "diverged_at", "done", "checked", "gradients")
+RECORDED = (
+    "loss",
+    "baseline",
+    "distance",
+    "diverged_at",
+    "done",
+    "checked",
+    "gradients",
+    "looked",
+    "looks",
+)
 
 
 class Recorder:
@@ -76,7 +86,8 @@ class Recorder:
         self.loss = like.new_full((draws, chains), torch.nan)
         self.baseline = like.new_full((draws, chains), torch.nan)
         self.distance = like.new_full((draws, chains), torch.nan) if distance else None
-        self.checks: dict[int, Check] = {}
+        self.looked: list[int] = []  # steps that have a `Check`
+        self.looks = like.new_empty(0, len(Check._fields), chains, dtype=torch.float64)
         self.diverged_at = torch.full((chains,), -1, device=like.device)
         self.centre_loss = posterior.centre_loss
         self.last = posterior.centre
@@ -103,17 +114,32 @@ class Recorder:
             here = squared_distance(start.leaves, centre).unsqueeze(0)
             after = squared_distance(layout.views(block.flat[:-1]), centre)
             self.distance[rows] = torch.cat([here, after])[picked].sqrt_()
-        self.checks.update({self.done + step: check for step, check in info.checks.items()})
+        self._look(info.checks)
         self.done += count
         one_a_step = count * self.posterior.chains
         self.gradients += one_a_step if info.gradients is None else info.gradients
         self.last = block.positions[-1]
 
+    def _look(self, checks: dict[int, Check]) -> None:
+        """Copy a block's checks into one tensor, which doubles when it is full.
+
+        Kept as they come, thousands of small tensors would lie between the large temporary ones of
+        the steps, and the heap could not use the room between them again.
+        """
+        if not checks:
+            return
+        begin, end = len(self.looked), len(self.looked) + len(checks)
+        if end > len(self.looks):
+            room = self.looks.new_empty(max(end, 2 * len(self.looks)), *self.looks.shape[1:])
+            room[:begin] = self.looks[:begin]
+            self.looks = room
+        fresh = torch.stack([values for check in checks.values() for values in check])
+        self.looks[begin:end] = fresh.view(len(checks), *self.looks.shape[1:])
+        self.looked += [self.done + step for step in checks]
+
     def state(self) -> dict[str, Any]:
         """What was recorded so far."""
-        return {name: getattr(self, name) for name in RECORDED} | {
-            "checks": {step: tuple(check) for step, check in self.checks.items()}
-        }
+        return {name: getattr(self, name) for name in RECORDED}
 
     def restore(self, state: dict[str, Any], last: Stack) -> None:
         """Go on from a `state`, at the position `last`."""
@@ -121,10 +147,6 @@ class Recorder:
         for name in RECORDED:
             value = state[name]
             setattr(self, name, value.to(device) if isinstance(value, Tensor) else value)
-        self.checks = {
-            step: Check(*(value.to(device) for value in values))
-            for step, values in state["checks"].items()
-        }
         self.last = last
 
     def all_diverged(self) -> bool:
@@ -146,24 +168,24 @@ class Recorder:
         self.all_diverged()
         dead_from = self.diverged_at.cpu()
         dead = (dead_from >= 0).unsqueeze(1) & (self.steps >= dead_from.unsqueeze(1))
-        checked = torch.tensor(list(self.checks), dtype=torch.int64)
+        checked = torch.tensor(self.looked, dtype=torch.int64)
         dead_when = (dead_from >= 0).unsqueeze(1) & (checked >= dead_from.unsqueeze(1))
         chain_steps = self.done * len(dead)
 
         def fetch(values: Tensor, mask: Tensor) -> Tensor:
             return values.T.cpu().masked_fill(mask, torch.nan)
 
-        def fetch_checks(name: str) -> Tensor:
-            rows = [getattr(check, name) for check in self.checks.values()]
-            return fetch(torch.stack(rows) if rows else self.loss[:0], dead_when)
-
+        looks = self.looks[: len(self.looked)].unbind(1)
         return Trace(
             steps=self.steps,
             loss=fetch(self.loss, dead),
             baseline=fetch(self.baseline, dead),
             distance=None if self.distance is None else fetch(self.distance, dead),
             checked_steps=checked,
-            **{name: fetch_checks(name) for name in Check._fields},
+            **{
+                name: fetch(values, dead_when)
+                for name, values in zip(Check._fields, looks, strict=True)
+            },
             diverged_at=dead_from,
             centre_loss=self.centre_loss.cpu(),
             last={name: leaf.clone() for name, leaf in self.last.leaves.items()},
