@@ -285,10 +285,12 @@ def to_inference_data(estimate: LLCEstimate) -> Any:
 
     `posterior` holds `llc`, nβ(L(w_t) − L(w*)) by draw; `sample_stats` holds `loss`, `baseline`,
     `diverged_at` and, where traced, `distance` and (on their own dimension `checked`, whose
-    coordinates are steps) `acceptance` and `squared_gradient`.
+    coordinates are steps) `acceptance`, `squared_gradient` and, for samplers that have one, `energy`.
     """
     trace = estimate.trace
     own = {"acceptance": trace.acceptance, "squared_gradient": trace.squared_gradient}
+    if bool(trace.energy.isfinite().any()):
+        own["energy"] = trace.energy
     checked = {name: values.numpy() for name, values in own.items() if values.numel()}
     stats = {"loss": trace.loss.numpy(), "baseline": trace.baseline.numpy()}
     if trace.distance is not None:
@@ -297,7 +299,11 @@ def to_inference_data(estimate: LLCEstimate) -> Any:
         posterior={"llc": excess(trace, estimate.nbeta)},
         sample_stats=stats,
         coords={"draw": trace.steps.numpy()},
-        posterior_attrs={"nbeta": estimate.nbeta, "init_loss": estimate.init_loss},
+        posterior_attrs={
+            "nbeta": estimate.nbeta,
+            "init_loss": estimate.init_loss,
+            "num_burn_in": estimate.num_burn_in,
+        },
     )
     for name, values in checked.items():
         data.sample_stats[name] = (("chain", "checked"), values)

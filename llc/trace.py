@@ -1,10 +1,12 @@
 """What chains leave behind, and the device-side recorder that collects it."""
 
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from llc.efficiency import full_data_equivalents
 from llc.params import Params, Stack, select, squared_distance
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Check, Info
@@ -33,6 +35,8 @@ class Trace(NamedTuple):
     chain_steps: int  # taken, over all chains
     gradients: float  # full-data-equivalent gradients, over all chains
     seconds: float
+    warm_up_seconds: float = 0.0  # of them; up to the end of the block that ends the warm-up
+    warm_up_gradients: float = 0.0  # likewise
 
     @property
     def chain_steps_per_second(self) -> float:
@@ -60,14 +64,30 @@ PER_CHAIN = (
     "centre_loss",
 )
 
-RECORDED = ("loss", "baseline", "distance", "diverged_at", "done", "checked", "gradients")
+RECORDED = (
+    "loss",
+    "baseline",
+    "distance",
+    "diverged_at",
+    "done",
+    "checked",
+    "gradients",
+    "warm_up_seconds",
+    "warm_up_gradients",
+)
 
 
 class Recorder:
     """Preallocated traces of one stack on its device; nothing is fetched until asked."""
 
     def __init__(
-        self, posterior: LocalPosterior, num_steps: int, thin: int, full_data: bool, distance: bool
+        self,
+        posterior: LocalPosterior,
+        num_steps: int,
+        thin: int,
+        full_data: bool,
+        distance: bool,
+        warm_up: int = 0,
     ) -> None:
         self.posterior, self.thin, self.full_data = posterior, thin, full_data
         like, chains = posterior.centre.flat, posterior.chains
@@ -82,6 +102,8 @@ class Recorder:
         self.last = posterior.centre
         self.done = self.checked = 0  # steps recorded, draws looked at
         self.gradients = 0.0  # evaluated, over all chains
+        self.warm_up, self.began = warm_up, perf_counter()
+        self.warm_up_seconds = self.warm_up_gradients = 0.0
 
     def write(self, start: Stack, block: Block, info: Info) -> None:
         """Record the steps of a block that began at `start`."""
@@ -104,9 +126,12 @@ class Recorder:
             after = squared_distance(layout.views(block.flat[:-1]), centre)
             self.distance[rows] = torch.cat([here, after])[picked].sqrt_()
         self.checks.update({self.done + step: check for step, check in info.checks.items()})
-        self.done += count
         one_a_step = count * self.posterior.chains
         self.gradients += one_a_step if info.gradients is None else info.gradients
+        if self.done < self.warm_up:
+            self.warm_up_seconds = perf_counter() - self.began
+            self.warm_up_gradients = self.gradients
+        self.done += count
         self.last = block.positions[-1]
 
     def state(self) -> dict[str, Any]:
@@ -121,6 +146,7 @@ class Recorder:
         for name in RECORDED:
             value = state[name]
             setattr(self, name, value.to(device) if isinstance(value, Tensor) else value)
+        self.began = perf_counter() - self.warm_up_seconds
         self.checks = {
             step: Check(*(value.to(device) for value in values))
             for step, values in state["checks"].items()
@@ -149,6 +175,7 @@ class Recorder:
         checked = torch.tensor(list(self.checks), dtype=torch.int64)
         dead_when = (dead_from >= 0).unsqueeze(1) & (checked >= dead_from.unsqueeze(1))
         chain_steps = self.done * len(dead)
+        num_data = self.posterior.loss.num_examples
 
         def fetch(values: Tensor, mask: Tensor) -> Tensor:
             return values.T.cpu().masked_fill(mask, torch.nan)
@@ -168,8 +195,10 @@ class Recorder:
             centre_loss=self.centre_loss.cpu(),
             last={name: leaf.clone() for name, leaf in self.last.leaves.items()},
             chain_steps=chain_steps,
-            gradients=self.gradients * batch_size / self.posterior.loss.num_examples,
+            gradients=full_data_equivalents(self.gradients, batch_size, num_data),
             seconds=0.0,  # set by whoever times the whole
+            warm_up_seconds=self.warm_up_seconds,
+            warm_up_gradients=full_data_equivalents(self.warm_up_gradients, batch_size, num_data),
         )
 
 
@@ -191,6 +220,8 @@ def join(traces: list[Trace], seconds: float) -> Trace:
         chain_steps=sum(trace.chain_steps for trace in traces),
         gradients=sum(trace.gradients for trace in traces),
         seconds=seconds,
+        warm_up_seconds=max(trace.warm_up_seconds for trace in traces),
+        warm_up_gradients=sum(trace.warm_up_gradients for trace in traces),
     )
 
 

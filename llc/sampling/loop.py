@@ -134,6 +134,7 @@ class _Chains:
             schedule.thin,
             schedule.full_data_trace,
             schedule.distances,
+            self.sampler.warm_up,
         )
         at = posterior.centre if where is None else posterior.layout.pack(where)
         self.carried = self.sampler.init(at)

@@ -1,0 +1,221 @@
+"""Pure functions from chains and tables to matplotlib Axes, for the sampler benchmark."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from llc import mixing
+from llc.diagnostics import LLCEstimate, excess
+from llc.figures import COLOURS, MAX_CHAINS, MAX_POINTS
+
+Array = NDArray[np.float64]
+
+RANK_BINS = 20
+ESS_POINTS = 20
+MAX_LAG = 100  # draws
+
+
+class Chains(NamedTuple):
+    """What the panels draw: the chains whose draws are all finite."""
+
+    steps: NDArray[np.int64]  # (T,)
+    draws: Array  # (C, T) nβ(L(w_t) − L(w*))
+    num_burn_in: int  # draws that the estimate leaves out
+    distance: Array | None = None  # (C, T) ‖w_t − w*‖
+    checked_steps: NDArray[np.int64] | None = None  # (A,)
+    energy: Array | None = None  # (C, A)
+
+    @classmethod
+    def of(cls, estimate: LLCEstimate) -> "Chains":
+        trace = estimate.trace
+        has_energy = bool(trace.energy.isfinite().any())
+        return cls(
+            trace.steps.numpy(),
+            excess(trace, estimate.nbeta),
+            estimate.num_burn_in,
+            None if trace.distance is None else trace.distance.double().numpy(),
+            trace.checked_steps.numpy() if has_energy else None,
+            trace.energy.double().numpy() if has_energy else None,
+        ).finite()
+
+    def finite(self) -> "Chains":
+        """Without the chains that diverged."""
+        good = np.isfinite(self.draws).all(1)
+        return self._replace(
+            draws=self.draws[good],
+            distance=None if self.distance is None else self.distance[good],
+            energy=None if self.energy is None else self.energy[good],
+        )
+
+    @property
+    def kept(self) -> Array:
+        """(C, K) the draws after burn-in."""
+        return self.draws[:, self.num_burn_in :]
+
+    @property
+    def kept_steps(self) -> NDArray[np.int64]:
+        return self.steps[self.num_burn_in :]
+
+
+def diagnostics_figure(chains: Chains, target: float | None, title: str) -> Figure:
+    """All panels of one run; `target` is the value that λ̂ is compared with."""
+    figure = Figure(figsize=(9.6, 9), layout="constrained")
+    axes = figure.subplots(3, 2).flat
+    running_mean(next(axes), chains, target)
+    for panel in (ranks, ess_evolution, autocorrelation, energy, distances):
+        panel(next(axes), chains)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+Panel = Callable[[Axes, Chains], None]
+
+
+def _of_some_chains(needs: str = "draws") -> Callable[[Panel], Panel]:
+    """Say so in the panel where there is nothing to draw."""
+
+    def wrap(panel: Panel) -> Panel:
+        def drawn(ax: Axes, chains: Chains) -> None:
+            values = getattr(chains, needs)
+            if values is not None and len(values):
+                panel(ax, chains)
+                return
+            why = "has none" if values is None else "no chain is finite"
+            ax.text(0.5, 0.5, f"{needs}: {why}", ha="center", transform=ax.transAxes)
+            ax.set_axis_off()
+
+        return drawn
+
+    return wrap
+
+
+def running_mean(ax: Axes, chains: Chains, target: float | None = None) -> None:
+    """Mean of each chain's kept draws so far; the curves end at the per-chain estimates."""
+    for k, draws in enumerate(chains.kept[:MAX_CHAINS]):
+        curve = np.cumsum(draws) / np.arange(1, len(draws) + 1)
+        where = _thinned(len(curve))
+        ax.plot(chains.kept_steps[where], curve[where], color=_colour(k), lw=1)
+    if len(chains.draws):
+        ax.axhline(float(chains.kept.mean()), color="black", lw=0.8, label="λ̂")
+    if target is not None:
+        ax.axhline(target, color="black", ls="--", lw=0.8, label=f"compared with {target:.4g}")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8)
+    ax.set_xlabel("step")
+    ax.set_ylabel("running λ̂ per chain")
+
+
+@_of_some_chains()
+def ranks(ax: Axes, chains: Chains) -> None:
+    """How often a chain's draws have which rank among all kept draws: level where chains agree."""
+    kept = chains.kept
+    places = rankdata(kept).reshape(kept.shape) / kept.size
+    edges = np.linspace(0, 1, RANK_BINS + 1)
+    for k, own in enumerate(places[:MAX_CHAINS]):
+        share = np.histogram(own, edges)[0] / own.size * RANK_BINS
+        ax.stairs(share, edges, color=_colour(k), lw=1)
+    ax.axhline(1, color="black", ls="--", lw=0.8)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("rank among all kept draws")
+    ax.set_ylabel("density per chain")
+
+
+@_of_some_chains()
+def ess_evolution(ax: Axes, chains: Chains) -> None:
+    """ESS of the first kept draws: a straight line where sampling longer pays as it should."""
+    kept = chains.kept
+    counts = np.unique(np.linspace(mixing.MIN_DRAWS, kept.shape[1], ESS_POINTS).astype(int))
+    values = [float(mixing.ess(kept[None, :, :count])[0]) for count in counts]
+    ax.plot(counts, values, "o-", ms=3, lw=1, color=COLOURS[0])
+    ax.plot([0, counts[-1]], [0, values[-1]], color="black", ls="--", lw=0.8)
+    ax.set_xlabel("kept draws per chain")
+    ax.set_ylabel("ESS, all chains")
+
+
+@_of_some_chains()
+def autocorrelation(ax: Axes, chains: Chains) -> None:
+    """Of each chain's kept draws, against the lag in draws."""
+    covariance = mixing.autocovariance(chains.kept[None])[0, :, :MAX_LAG]
+    for k, own in enumerate(covariance[:MAX_CHAINS]):
+        if own[0] > 0:
+            ax.plot(own / own[0], color=_colour(k), lw=1)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set_xlabel("lag, draws")
+    ax.set_ylabel("autocorrelation per chain")
+
+
+@_of_some_chains("energy")
+def energy(ax: Axes, chains: Chains) -> None:
+    """The energy around each chain's mean, and its changes from one look to the next.
+
+    Where the changes are much narrower, momenta do not lead the chain through all energies
+    (Betancourt 2016).
+    """
+    assert chains.energy is not None and chains.checked_steps is not None
+    values = chains.energy[:, chains.checked_steps >= chains.kept_steps[0]]
+    around = (values - values.mean(1, keepdims=True)).ravel()
+    for numbers, colour, label in (
+        (around, COLOURS[0], "around the mean"),
+        (np.diff(values, axis=1).ravel(), COLOURS[1], "changes"),
+    ):
+        ax.hist(numbers, 40, density=True, histtype="step", color=colour, label=label)
+    ax.set_xlabel("energy")
+    ax.set_ylabel("density")
+    ax.legend(fontsize=8)
+
+
+@_of_some_chains("distance")
+def distances(ax: Axes, chains: Chains) -> None:
+    """‖w_t − w*‖ per chain, burn-in in grey: the trace of the parameters."""
+    assert chains.distance is not None
+    where = _thinned(len(chains.steps))
+    for k, own in enumerate(chains.distance[:MAX_CHAINS]):
+        ax.plot(chains.steps[where], own[where], color=_colour(k), lw=0.6)
+    if chains.num_burn_in:
+        ax.axvspan(chains.steps[0], chains.kept_steps[0], color="0.93", zorder=0)
+    ax.set_xlabel("step")
+    ax.set_ylabel("‖w − w*‖ per chain")
+
+
+class Rows(NamedTuple):
+    """One sampler's runs of one problem, as `compared` draws them."""
+
+    errors: Sequence[float]  # λ̂/target − 1, a seed each
+    cost: float  # WNV by time in relative units: seconds for an error of 100 %
+
+
+def compared(
+    left: Axes, right: Axes, problem: str, rows: Mapping[str, Rows], limit: float = 0.5
+) -> None:
+    """All samplers on one problem: signed errors of every seed, and what an error of 1 % costs."""
+    places = np.arange(len(rows))[::-1]
+    for place, row in zip(places, rows.values(), strict=True):
+        errors = np.asarray(row.errors, dtype=float)
+        inside = np.abs(errors) <= limit
+        ax_values = 100 * np.clip(errors, -limit, limit)
+        left.plot(ax_values[inside], np.full(inside.sum(), place), "o", ms=4, color=COLOURS[0])
+        left.plot(ax_values[~inside], np.full((~inside).sum(), place), "x", color=COLOURS[5])
+        if np.isfinite(row.cost) and row.cost > 0:
+            right.barh(place, row.cost * 1e4, color=COLOURS[0], height=0.6)
+    left.axvline(0, color="black", lw=0.8)
+    left.set_xlim(-105 * limit, 105 * limit)
+    left.set_yticks(places, list(rows), fontsize=7)
+    left.set_title(problem, fontsize=8, loc="left")
+    right.set_xscale("log")
+    right.set_yticks(places, [])
+    for ax in (left, right):
+        ax.set_ylim(-0.6, len(rows) - 0.4)
+        ax.tick_params(axis="x", labelsize=7)
+
+
+def _colour(chain: int) -> str:
+    return COLOURS[chain % len(COLOURS)]
+
+
+def _thinned(length: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, length - 1, min(length, MAX_POINTS)).astype(np.int64))
