@@ -45,6 +45,9 @@ class Problem:
         return self.loss.num_examples
 
 
+Plan = Callable[[], Problem]  # all that was asked for is checked; calling it does the work
+
+
 class Setting(NamedTuple):
     """What every problem is asked for."""
 
