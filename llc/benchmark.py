@@ -1,4 +1,4 @@
-"""What one run of the sampler benchmark is of: the problem, and the value that λ̂ is compared with."""
+"""What one run of the sampler benchmark is of: the problem, and what λ̂ is compared with."""
 
 import math
 from typing import NamedTuple

@@ -75,7 +75,8 @@ def diagnostics_figure(chains: Chains, target: float | None, title: str) -> Figu
     for panel in PANELS:
         panel(next(axes), chains)
     if chains.num_left_out:
-        title += f" ({chains.num_left_out} chains diverged and are left out)"
+        every = chains.num_left_out + len(chains.draws)
+        title += f" ({chains.num_left_out} of {every} chains diverged)"
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -30,6 +30,7 @@ LINEAR = ("dln", "reduced_rank")
 EXACT = ("quadratic", "normal_crossing", "tanh", "gaussian_mixture")
 MAX_QUADRATURE = 3
 COMMON = ("name", "target_params", "num_training_data", "seed")
+SPELT_OUT = {"preconditioner": "none", "correction": False}  # the same as None
 BENCHMARK_CHAINS = SGLDConfig(
     epsilon=1e-4, gamma=1.0, num_steps=20_000, batch_size=100, burn_in_prop=0.5
 )
@@ -178,8 +179,7 @@ class BenchmarkConfig(Tempered, Sampled):
         """Everything that this run depends on, and nothing that its sampler leaves unread."""
         own, kind, chains = self.sampler_config, self.sampler_config.kind, self.sampling
         options = {key: getattr(own, key) for key in kind.reads}
-        if options.get("preconditioner") == "none":  # spelt out
-            options["preconditioner"] = None
+        options |= {key: None for key, value in SPELT_OUT.items() if options.get(key) == value}
         lengths = ["num_steps", "burn_in_prop", "num_chains", "thin"]
         lengths += [] if kind.finds_step else ["epsilon"]
         lengths += [] if kind.full_data else ["batch_size", "shared_batches"]
