@@ -14,9 +14,9 @@ import json
 import math
 from time import perf_counter
 
-from llc import benchmark, tracking
-from llc.benchmark import Target
+from llc import tracking
 from llc.benchmark_figures import Chains, diagnostics_figure
+from llc.benchmark_problem import Target, check, known_target, planned, reference_target
 from llc.config import BenchmarkConfig, parse
 from llc.diagnostics import LLCEstimate
 from llc.estimate import estimate_llc
@@ -26,7 +26,7 @@ from llc.tracking.versions import code_version
 
 COORDINATES = 4  # of w − w*, traced as a sample of the parameters
 
-ex = tracking.experiment("sampler_benchmark", BenchmarkConfig, benchmark.check)
+ex = tracking.experiment("sampler_benchmark", BenchmarkConfig, check)
 
 
 @ex.named_config
@@ -49,9 +49,9 @@ def main(_run, _config):
     keeper = tracking.keeper(_run)
     name = config.sampler_config.name
     start = perf_counter()
-    problem = benchmark.planned(config)()
+    problem = planned(config)()
     build_seconds = perf_counter() - start
-    target = benchmark.known_target(problem, config)
+    target = known_target(problem, config)
     estimate = estimate_llc(
         problem.loss,
         problem.centre,
@@ -67,7 +67,7 @@ def main(_run, _config):
     )
     own = measured(estimate, build_seconds)
     if config.reference is not None:
-        target = benchmark.reference_target(config, keeper.part("reference"))
+        target = reference_target(config, keeper.part("reference"))
     record = benchmark_record(name, estimate, target, own)
     tracking.record(_run, **identity(problem, config), **record)
     save(_run, estimate, record, target, f"{config.sampler} on {problem.description}")

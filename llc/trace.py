@@ -35,7 +35,7 @@ class Trace(NamedTuple):
     chain_steps: int  # taken, over all chains
     gradients: float  # full-data-equivalent gradients, over all chains
     seconds: float
-    warm_up_seconds: float = 0.0  # of them; up to the end of the block that ends the warm-up
+    warm_up_seconds: float = 0.0  # of them; a block in which the warm-up ends is split by steps
     warm_up_gradients: float = 0.0  # likewise
     coordinates: Tensor | None = None  # (C, T, P) w_t − w* at P coordinates, evenly spread
 
@@ -139,10 +139,13 @@ class Recorder:
             self.coordinates[rows] = passed - self.posterior.centre.flat[self.places]
         self.checks.update({self.done + step: check for step, check in info.checks.items()})
         one_a_step = count * self.posterior.chains
-        self.gradients += one_a_step if info.gradients is None else info.gradients
+        gradients = one_a_step if info.gradients is None else info.gradients
+        self.gradients += gradients
         if self.done < self.warm_up:
-            self.warm_up_seconds = perf_counter() - self.began
-            self.warm_up_gradients = self.gradients
+            share = min(1.0, (self.warm_up - self.done) / count)
+            since = perf_counter() - self.began - self.warm_up_seconds
+            self.warm_up_seconds += share * since
+            self.warm_up_gradients += share * gradients
         self.done += count
         self.last = block.positions[-1]
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llc import benchmark, problems
+from llc import problems
+from llc.benchmark_problem import check, known_target, planned
 from llc.config import SAMPLERS, BenchmarkConfig, ConfigError, parse
 from llc.config.benchmark import COMMON, PROBLEMS, ProblemConfig
 
@@ -150,9 +151,9 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_what_is_said_of_exact_values_is_true(shape):
     own = config(problem_config={"num_training_data": 200, **shape})
-    problem = benchmark.planned(own)()
+    problem = planned(own)()
     assert own.problem_config.has_exact == (problem.exact is not None)
-    kind = benchmark.known_target(problem, own).kind
+    kind = known_target(problem, own).kind
     assert kind == ("exact" if problem.exact else "lambda" if problem.known else "none")
 
 
@@ -200,5 +201,5 @@ def test_a_reference_is_made_only_where_there_is_no_exact_value():
 def test_problems_that_cannot_be_made_are_refused_in_one_line(shape, message):
     own = config(problem_config=shape, sgld_config={"batch_size": 2})
     with pytest.raises(ConfigError, match=rf"problem_config\..*{message}") as caught:
-        benchmark.check(own)
+        check(own)
     assert "\n" not in str(caught.value)

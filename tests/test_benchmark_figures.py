@@ -7,9 +7,7 @@ from matplotlib.figure import Figure
 from llc import mixing
 from llc.benchmark_figures import (
     Chains,
-    Rows,
     autocorrelation,
-    compared,
     diagnostics_figure,
     ess_evolution,
     ranks,
@@ -111,14 +109,3 @@ def test_autocorrelation_is_one_at_lag_zero_and_that_of_the_chain():
     values = ax.get_lines()[0].get_ydata()
     assert values[0] == 1
     assert values[3] == pytest.approx((gaps[3:] * gaps[:-3]).sum() / (gaps**2).sum())
-
-
-def test_compared_marks_errors_beyond_the_limit_and_leaves_out_unknown_costs():
-    left, right = Figure().subplots(1, 2)
-    rows = {"hmc": Rows([0.01, -0.02], 3.0), "sgld": Rows([0.9, np.nan], np.nan)}
-    compared(left, right, "quadratic", rows, limit=0.5)
-    assert [label.get_text() for label in left.get_yticklabels()] == ["hmc", "sgld"]
-    crosses = [line for line in left.get_lines() if line.get_marker() == "x"]
-    assert sum(list(line.get_xdata()).count(50.0) for line in crosses) == 1
-    assert len(right.patches) == 1
-    assert right.patches[0].get_width() == pytest.approx(3e4)

@@ -83,7 +83,7 @@ def test_full_data_gradients_are_those_that_were_taken(name, monkeypatch):
     assert 0 <= trace.warm_up_seconds < trace.seconds
 
 
-def test_the_warm_up_ends_with_its_block_also_after_a_stop(tmp_path, monkeypatch):
+def test_the_warm_up_is_split_from_the_rest_also_after_a_stop(tmp_path, monkeypatch):
     monkeypatch.setattr(llc.sampling.feed, "block_steps", lambda *_: 4)
     monkeypatch.setattr("llc.checkpoints.SHARE", float("inf"))
     centres = {"w": torch.zeros(1, 1, dtype=torch.float64)}
@@ -97,7 +97,7 @@ def test_the_warm_up_ends_with_its_block_also_after_a_stop(tmp_path, monkeypatch
         return sample(posterior, build, Schedule(40, 50), streams, keeper=keeper)
 
     whole = work(Keeper())
-    assert whole.warm_up_gradients == pytest.approx(12 * 2 * 50 / posterior.loss.num_examples)
+    assert whole.warm_up_gradients == pytest.approx(10 * 2 * 50 / posterior.loss.num_examples)
     for blocks in (2, 4):  # in the warm-up, and after it
         keeper = Stopping(tmp_path / "c.pt", blocks)
         keeper.load()

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
     "vision", "models", "data", "posterior", "training", "samplers", "efficiency", "trace",
-    "sampling", "problems", "mixing", "diagnostics", "calibrate", "estimate", "benchmark",
-    "geometry", "figures", "benchmark_figures", "tracking", "reporting",
+    "sampling", "problems", "mixing", "diagnostics", "calibrate", "estimate",
+    "benchmark_problem", "geometry", "figures", "benchmark_figures", "tracking", "reporting",
     "records", "commands", "__main__",
 ]
 # fmt: on

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from llc.benchmark import Target
+from llc.benchmark_problem import Target
 from llc.diagnostics import LLCEstimate
 from llc.efficiency import efficiency
 from llc.reporting.estimates import evidence, peak_memory_mb
