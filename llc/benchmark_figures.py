@@ -181,16 +181,16 @@ def energy(ax: Axes, chains: Chains) -> None:
     assert chains.checked_steps is not None
     values = chains.energy[:, chains.checked_steps >= chains.kept_steps[0]]
     values = values[np.isfinite(values).all(1)]  # at a trajectory that diverged it is infinite
+    ax.set_xlabel("energy")
+    ax.set_ylabel("density")
+    if not values.size or values.shape[1] < 2:
+        return
     for numbers, colour, label in (
         (values - values.mean(1, keepdims=True), COLOURS[0], "around the mean"),
         (np.diff(values, axis=1), COLOURS[1], "changes"),
     ):
-        if numbers.size:
-            ax.hist(numbers.ravel(), 40, density=True, histtype="step", color=colour, label=label)
-    ax.set_xlabel("energy")
-    ax.set_ylabel("density")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8)
+        ax.hist(numbers.ravel(), 40, density=True, histtype="step", color=colour, label=label)
+    ax.legend(fontsize=8)
 
 
 @_of_some_chains("distance")
