@@ -135,7 +135,7 @@ def running_mean(ax: Axes, chains: Chains, target: float | None = None) -> None:
 def ranks(ax: Axes, chains: Chains) -> None:
     """How often a chain's draws have which rank among all kept draws: level where chains agree."""
     kept = chains.kept
-    places = rankdata(kept).reshape(kept.shape) / kept.size
+    places = (rankdata(kept).reshape(kept.shape) - 0.5) / kept.size
     edges = np.linspace(0, 1, RANK_BINS + 1)
     for k, own in enumerate(places[:MAX_CHAINS]):
         share = np.histogram(own, edges)[0] / own.size * RANK_BINS

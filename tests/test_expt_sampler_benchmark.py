@@ -62,6 +62,9 @@ MISTAKES = [
 ]
 
 
+LENGTHS = {"hmc": 1000, "nuts": 600, "mamclmc": 1200}
+
+
 def run(*arguments: str) -> int:
     return execute(expt_sampler_benchmark.ex, ["expt_sampler_benchmark.py", *arguments])
 
@@ -119,7 +122,7 @@ def test_the_record_of_every_sampler(name, tmp_path):
 
 # 5 standard errors of chains with hundreds of effective draws: the mean of so many is normal, its
 # error known to some 5 %, so that fewer than one in a hundred thousand fails by chance.
-@pytest.mark.parametrize("name", ["hmc", "nuts", "mamclmc"])
+@pytest.mark.parametrize("name", LENGTHS)
 @pytest.mark.parametrize(
     "problem",
     [
@@ -128,7 +131,7 @@ def test_the_record_of_every_sampler(name, tmp_path):
     ],
 )
 def test_exact_samplers_read_the_exact_value(problem, name, tmp_path):
-    length = f"sampler_config.num_steps={2000 if name == 'mamclmc' else 1000}"
+    length = f"sampler_config.num_steps={LENGTHS[name]}"
     options = [f"sampler_config.name={name}", length, "problem_config.num_training_data=200"]
     info = info_of(tmp_path, *shlex.split(problem), *options)
     assert info["target_kind"] == "exact"
