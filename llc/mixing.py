@@ -64,7 +64,7 @@ def _ess(draws: Array) -> Array:
     split = _halves(draws)
     count = split.shape[2]
     size = split[0].size
-    lags = _autocovariance(split).mean(1)
+    lags = autocovariance(split).mean(1)
     within = lags[:, :1] * count / (count - 1)
     total = lags[:, :1] + split.mean(2).var(1, ddof=1, keepdims=True)
     rho = 1 - (within - lags) / total
@@ -84,7 +84,7 @@ def _ess(draws: Array) -> Array:
     return effective
 
 
-def _autocovariance(draws: Array) -> Array:
+def autocovariance(draws: Array) -> Array:
     """Of each chain at every lag: (S, C, T) -> (S, C, T)."""
     count = draws.shape[2]
     length = next_fast_len(2 * count)

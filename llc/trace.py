@@ -1,10 +1,12 @@
 """What chains leave behind, and the device-side recorder that collects it."""
 
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from llc.efficiency import full_data_equivalents
 from llc.params import Params, Stack, select, squared_distance
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Check, Info
@@ -33,6 +35,9 @@ class Trace(NamedTuple):
     chain_steps: int  # taken, over all chains
     gradients: float  # full-data-equivalent gradients, over all chains
     seconds: float
+    warm_up_seconds: float = 0.0  # of them; a block in which the warm-up ends is split by steps
+    warm_up_gradients: float = 0.0  # likewise
+    coordinates: Tensor | None = None  # (C, T, P) w_t − w* at P coordinates, evenly spread
 
     @property
     def chain_steps_per_second(self) -> float:
@@ -52,6 +57,7 @@ PER_CHAIN = (
     "loss",
     "baseline",
     "distance",
+    "coordinates",
     "acceptance",
     "squared_gradient",
     "energy",
@@ -64,12 +70,15 @@ RECORDED = (
     "loss",
     "baseline",
     "distance",
+    "coordinates",
     "diverged_at",
     "done",
     "checked",
     "gradients",
     "looked",
     "looks",
+    "warm_up_seconds",
+    "warm_up_gradients",
 )
 
 
@@ -77,7 +86,14 @@ class Recorder:
     """Preallocated traces of one stack on its device; nothing is fetched until asked."""
 
     def __init__(
-        self, posterior: LocalPosterior, num_steps: int, thin: int, full_data: bool, distance: bool
+        self,
+        posterior: LocalPosterior,
+        num_steps: int,
+        thin: int,
+        full_data: bool,
+        distance: bool,
+        coordinates: int = 0,
+        warm_up: int = 0,
     ) -> None:
         self.posterior, self.thin, self.full_data = posterior, thin, full_data
         like, chains = posterior.centre.flat, posterior.chains
@@ -86,6 +102,10 @@ class Recorder:
         self.loss = like.new_full((draws, chains), torch.nan)
         self.baseline = like.new_full((draws, chains), torch.nan)
         self.distance = like.new_full((draws, chains), torch.nan) if distance else None
+        self.coordinates: Tensor | None = None
+        if coordinates:
+            self.places = posterior.layout.coordinates(coordinates).to(like.device)
+            self.coordinates = like.new_full((draws, *self.places.shape), torch.nan)
         self.looked: list[int] = []  # steps that have a `Check`
         self.looks = like.new_empty(0, len(Check._fields), chains, dtype=torch.float64)
         self.diverged_at = torch.full((chains,), -1, device=like.device)
@@ -93,6 +113,8 @@ class Recorder:
         self.last = posterior.centre
         self.done = self.checked = 0  # steps recorded, draws looked at
         self.gradients = 0.0  # evaluated, over all chains
+        self.warm_up, self.began = warm_up, perf_counter()
+        self.warm_up_seconds = self.warm_up_gradients = 0.0
 
     def write(self, start: Stack, block: Block, info: Info) -> None:
         """Record the steps of a block that began at `start`."""
@@ -114,10 +136,20 @@ class Recorder:
             here = squared_distance(start.leaves, centre).unsqueeze(0)
             after = squared_distance(layout.views(block.flat[:-1]), centre)
             self.distance[rows] = torch.cat([here, after])[picked].sqrt_()
+        if self.coordinates is not None:
+            here = start.flat[self.places].unsqueeze(0)
+            passed = torch.cat([here, block.flat[:-1, self.places]])[picked]
+            self.coordinates[rows] = passed - self.posterior.centre.flat[self.places]
         self._look(info.checks)
-        self.done += count
         one_a_step = count * self.posterior.chains
-        self.gradients += one_a_step if info.gradients is None else info.gradients
+        gradients = one_a_step if info.gradients is None else info.gradients
+        self.gradients += gradients
+        if self.done < self.warm_up:
+            share = min(1.0, (self.warm_up - self.done) / count)
+            since = perf_counter() - self.began - self.warm_up_seconds
+            self.warm_up_seconds += share * since
+            self.warm_up_gradients += share * gradients
+        self.done += count
         self.last = block.positions[-1]
 
     def _look(self, checks: dict[int, Check]) -> None:
@@ -147,6 +179,7 @@ class Recorder:
         for name in RECORDED:
             value = state[name]
             setattr(self, name, value.to(device) if isinstance(value, Tensor) else value)
+        self.began = perf_counter() - self.warm_up_seconds
         self.last = last
 
     def all_diverged(self) -> bool:
@@ -171,6 +204,7 @@ class Recorder:
         checked = torch.tensor(self.looked, dtype=torch.int64)
         dead_when = (dead_from >= 0).unsqueeze(1) & (checked >= dead_from.unsqueeze(1))
         chain_steps = self.done * len(dead)
+        num_data = self.posterior.loss.num_examples
 
         def fetch(values: Tensor, mask: Tensor) -> Tensor:
             return values.T.cpu().masked_fill(mask, torch.nan)
@@ -181,6 +215,9 @@ class Recorder:
             loss=fetch(self.loss, dead),
             baseline=fetch(self.baseline, dead),
             distance=None if self.distance is None else fetch(self.distance, dead),
+            coordinates=None
+            if self.coordinates is None
+            else self.coordinates.transpose(0, 1).cpu().masked_fill(dead.unsqueeze(2), torch.nan),
             checked_steps=checked,
             **{
                 name: fetch(values, dead_when)
@@ -190,8 +227,10 @@ class Recorder:
             centre_loss=self.centre_loss.cpu(),
             last={name: leaf.clone() for name, leaf in self.last.leaves.items()},
             chain_steps=chain_steps,
-            gradients=self.gradients * batch_size / self.posterior.loss.num_examples,
+            gradients=full_data_equivalents(self.gradients, batch_size, num_data),
             seconds=0.0,  # set by whoever times the whole
+            warm_up_seconds=self.warm_up_seconds,
+            warm_up_gradients=full_data_equivalents(self.warm_up_gradients, batch_size, num_data),
         )
 
 
@@ -213,6 +252,8 @@ def join(traces: list[Trace], seconds: float) -> Trace:
         chain_steps=sum(trace.chain_steps for trace in traces),
         gradients=sum(trace.gradients for trace in traces),
         seconds=seconds,
+        warm_up_seconds=max(trace.warm_up_seconds for trace in traces),
+        warm_up_gradients=sum(trace.warm_up_gradients for trace in traces),
     )
 
 

@@ -10,9 +10,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # fmt: off
 ORDER = [
     "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
-    "vision", "models", "data", "posterior", "training", "samplers", "trace", "sampling",
-    "problems", "mixing", "diagnostics", "calibrate", "estimate", "geometry", "figures", "tracking",
-    "reporting", "records", "commands", "__main__",
+    "vision", "models", "data", "posterior", "training", "samplers", "efficiency", "trace",
+    "sampling", "problems", "mixing", "diagnostics", "calibrate", "estimate",
+    "benchmark_problem", "geometry", "figures", "benchmark_figures", "tracking", "reporting",
+    "records", "commands", "__main__",
 ]
 # fmt: on
 CONFINED = {

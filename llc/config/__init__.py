@@ -11,6 +11,7 @@ Rules that concern one key are `typing.Annotated` metadata; rules between keys s
 `check(prefix)`, which `parse` calls last.
 """
 
+from llc.config.benchmark import BenchmarkConfig, ProblemConfig
 from llc.config.curve import CurveConfig
 from llc.config.dln import DLNConfig
 from llc.config.parsing import ConfigError, as_plain, parse
@@ -42,6 +43,7 @@ __all__ = [
     "SAMPLERS",
     "Above",
     "AtLeast",
+    "BenchmarkConfig",
     "ConfigError",
     "Count",
     "CurveConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "NumbersAsText",
     "OneOf",
     "Positive",
+    "ProblemConfig",
     "SGLDConfig",
     "SaddleConfig",
     "SamplerConfig",
