@@ -14,6 +14,7 @@ Rules that concern one key are `typing.Annotated` metadata; rules between keys s
 from llc.config.curve import CurveConfig
 from llc.config.dln import DLNConfig
 from llc.config.parsing import ConfigError, as_plain, parse
+from llc.config.rescaling import RescalingConfig
 from llc.config.rules import (
     Above,
     AtLeast,
@@ -53,6 +54,7 @@ __all__ = [
     "NumbersAsText",
     "OneOf",
     "Positive",
+    "RescalingConfig",
     "SGLDConfig",
     "SaddleConfig",
     "SamplerConfig",
