@@ -219,22 +219,34 @@ def rescaled_llcs(ax: Axes, records: pd.DataFrame) -> None:
         llcs = np.array(rows["lambdahat_per_chain"].to_list(), dtype=np.float64)
         repeats, failed = llcs.shape[1], ~np.isfinite(llcs)
         means, colour = llcs.mean(1), COLOURS[REPEATED[k % len(REPEATED)]]
-        label = f"{mode} (n = {repeats} a point)"
-        ax.plot(scales, means, f"{MARKS[k % len(MARKS)]}-", ms=4, lw=1, color=colour, label=label)
+        half = np.full(len(means), np.nan)  # a single repeat tells nothing of its error
         if repeats > 1:
             half = stats.t.ppf(0.975, repeats - 1) * llcs.std(1, ddof=1) / repeats**0.5
-            ax.fill_between(scales, means - half, means + half, color=colour, alpha=0.25, lw=0)
+        ax.fill_between(scales, means - half, means + half, color=colour, alpha=0.25, lw=0)
+        ax.errorbar(
+            scales,
+            means,
+            yerr=half,
+            fmt=f"{MARKS[k % len(MARKS)]}-",
+            ms=4 + 3 * (k % 2),  # every other mode hollow around its neighbours' marks
+            markerfacecolor="none" if k % 2 else colour,
+            lw=1,
+            color=colour,
+            label=f"{mode} (n = {repeats} a point)",
+        )
         lost = failed.any(1)
         if lost.any():
-            height = 0.02 + 0.04 * k
-            name = f"{mode}: diverged ({failed.sum()} of {failed.size} repeats)"
-            across = ax.get_xaxis_transform()
             ax.plot(
-                scales[lost], np.full(lost.sum(), height), "x", ms=5, color=colour, label=name,
-                transform=across, clip_on=False,
-            )  # fmt: skip
+                scales[lost],
+                np.full(lost.sum(), 0.03 + 0.05 * k),
+                "x",
+                ms=5,
+                color=colour,
+                label=f"{mode}: diverged ({failed.sum()} of {failed.size} repeats)",
+                transform=ax.get_xaxis_transform(),
+            )
     ax.set_xscale("log")
     ax.set_xlabel("scale s of layer 1")
     ax.set_ylabel("λ̂ (mean and 95 %)")
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)

@@ -50,9 +50,9 @@ the sampler. For the identity the localisation has to be rescaled too, to
 
 MODES = """*preconditioned*: G = T_s², γ = 0; the chains of every scale are independent. *plain*:
 G = 1, γ = 1 and the same ε: away from s = 1 the loss is steeper by max(s², 1/s²), and chains
-diverge. *plain_small_steps*: the same with ε·min(s², 1/s²), which is stable everywhere. What is left
-is that the posterior is not invariant (layer 1 is pinned at large s, layer 2 at small s), and that
-so small a step does not move far. A λ̂ is missing where a chain diverged, and with it the
+diverge. *plain_small_steps*: the same with ε·min(s², 1/s²), which is stable everywhere. What is
+left is that the posterior is not invariant (layer 1 is pinned at large s, layer 2 at small s), and
+that so small a step does not move far. A λ̂ is missing where a chain diverged, and with it the
 coefficient of variation. Everything is in float64: the small steps are lost in float32 beside
 weights of 1e4. No companion chains are run: with γ = 0 nothing would hold them."""
 
@@ -111,9 +111,8 @@ def draw(runs: list[Run]) -> None:
     for k, (ax, run) in enumerate(zip(figure.subplots(len(runs), sharex=True), runs, strict=True)):
         rescaled_llcs(ax, run.records)
         ax.set_title(run.name, fontsize=10)
-        if k:
-            ax.get_legend().remove()
         if k < len(runs) - 1:
+            ax.get_legend().remove()
             ax.set_xlabel("")
     figure.savefig(PICTURE, dpi=120)
 
