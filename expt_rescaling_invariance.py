@@ -9,7 +9,7 @@ plain              plain SGLD with γ = `plain_gamma`; diverges where s makes th
 plain_small_steps  the same with ε·min(s², 1/s²), which is stable at every s
 `info` holds a record per mode and scale, `traces.nc` all traces, `rescaling.png` the picture. The
 repeats are the chains (`sgld_config.num_chains`); all copies ride on one chain axis, in float64:
-in float32 plain steps of 1e-3 √ε beside weights of 1e4 would be lost to rounding.
+small steps, of √ε/s = 3e-7 at s = 1e4, would be lost in float32 beside weights of size s.
 Exit codes: 0 completed, 1 failed, 2 bad input, 3 on disk but not all of it in MongoDB (-m),
 75 SIGTERM or SIGUSR2, 130 Ctrl-C.
 """

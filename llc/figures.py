@@ -245,6 +245,7 @@ def rescaled_llcs(ax: Axes, records: pd.DataFrame) -> None:
                 label=f"{mode}: diverged ({failed.sum()} of {failed.size} repeats)",
                 transform=ax.get_xaxis_transform(),
             )
+    ax.margins(y=0.2)  # room for the crosses below
     ax.set_xscale("log")
     ax.set_xlabel("scale s of layer 1")
     ax.set_ylabel("λ̂ (mean and 95 %)")

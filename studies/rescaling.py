@@ -107,12 +107,11 @@ def row(run: Run, mode: str) -> str:
 
 def draw(runs: list[Run]) -> None:
     """A panel a network."""
-    figure = Figure(figsize=(6.4, 8.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 9.6), layout="constrained")
     for k, (ax, run) in enumerate(zip(figure.subplots(len(runs), sharex=True), runs, strict=True)):
         rescaled_llcs(ax, run.records)
         ax.set_title(run.name, fontsize=10)
         if k < len(runs) - 1:
-            ax.get_legend().remove()
             ax.set_xlabel("")
     figure.savefig(PICTURE, dpi=120)
 
