@@ -67,26 +67,29 @@ def by_scale(values, scales):
     return values.reshape(len(scales), 2, *values.shape[1:])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_powers_of_two_are_the_same_chain_bit_for_bit(dtype):
-    scales = [1.0, 2.0**-13, 2.0**13, 2.0]
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-4)], ids=["64", "32"]
+)
+def test_rescaled_chains_are_images_of_each_other_to_rounding(dtype, tolerance):
+    """With the same noise and batches: 300 steps, within 5,000 units in the last place."""
+    scales = [1.0, 1e-4, 0.3, 1e4]
     trace, back = chains(*network(dtype), scales)
     for values in (trace.loss, trace.baseline, *back.values()):
         every = by_scale(values, scales)
-        assert torch.equal(every, every[:1].expand_as(every))
-    assert (trace.loss > trace.baseline).double().mean() > 0.9
-    one = by_scale(trace.loss, scales)[0]
-    assert not torch.equal(one[0], one[1])  # two chains, not one
-
-
-def test_any_scale_is_the_same_chain_to_rounding():
-    scales = [1.0, 1e-4, 0.3, 1e4]
-    trace, back = chains(*network(torch.float64), scales)
-    # 300 steps multiply a rounding error of 1e-16 by no more than 1e6 here: no chaos.
-    for values in (trace.loss, trace.acceptance, trace.squared_gradient, *back.values()):
-        every = by_scale(values, scales)
         assert bool(every.isfinite().all())
-        torch.testing.assert_close(every, every[:1].expand_as(every), rtol=1e-9, atol=1e-10)
+        every, first = torch.broadcast_tensors(every, every[:1])
+        torch.testing.assert_close(every, first, rtol=tolerance, atol=tolerance)
+    one = by_scale(trace.loss, scales)[0]
+    assert (one[0] - one[1]).abs().mean() > 0.01 * one.mean()  # chains of their own …
+    assert (trace.loss > trace.baseline).double().mean() > 0.9  # … that have left w*
+
+
+def test_the_closer_looks_are_invariant_too():
+    scales = [1.0, 1e-4, 1e4]
+    trace, _ = chains(*network(torch.float64), scales, steps=100)
+    for values in (trace.acceptance, trace.squared_gradient, trace.energy):
+        every, first = torch.broadcast_tensors(by_scale(values, scales), values[:2][None])
+        torch.testing.assert_close(every, first, rtol=1e-9, atol=1e-9)
 
 
 def test_with_localisation_it_is_another_chain():
@@ -105,7 +108,7 @@ def test_rescaling_leaves_the_function():
     outputs = mlp.apply(copies, inputs)
     torch.testing.assert_close(outputs, outputs[:1].expand_as(outputs), rtol=1e-10, atol=1e-10)
     assert torch.equal(copies["bias1"][2], 37 * truth["bias1"])
-    assert torch.equal(copies["weight2"][2], truth["weight2"] / 37)
+    torch.testing.assert_close(copies["weight2"][2], truth["weight2"] / 37, rtol=1e-14, atol=0)
     for name in ("bias2", "weight3", "bias3"):
         assert torch.equal(copies[name], torch.stack([truth[name]] * 3))
 
