@@ -35,7 +35,7 @@ ex = tracking.experiment("rescaling_invariance", RescalingConfig)
 
 @ex.named_config
 def quick():
-    # Five scales, three repeats, short chains: seconds on two cores.
+    # Five scales, three repeats, short chains: about a quarter of a minute on two cores.
     num_scales = 5
     sgld_config = {"num_steps": 2000, "num_chains": 3, "burn_in_prop": 0.5}
 

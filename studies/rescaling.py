@@ -41,7 +41,7 @@ v = T_s w by
 
 The chain in rescaled coordinates is the image of the original one, step by step, with the same
 noise ξ and the same minibatches: every loss, and λ̂, is the same number. The tests hold the code to
-this, bit for bit where s is a power of two, in float32 too.
+this, to rounding, in float64 and in float32.
 
 With γ > 0 the potential has (γ/2)‖v − w*_s‖² = (γ/2)‖T_s(w − w*)‖², in the original coordinates a
 localisation of γs² on layer 1 and γ/s² on layer 2's weights: another posterior, another λ̂, whatever
