@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier clean
+.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier rescaling clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -41,6 +41,9 @@ saddle: $(VENV)/.runtime  ## λ̂ along saddle-to-saddle training, write docs/sa
 
 classifier: $(VENV)/.runtime  ## learning rate and final λ̂ of a classifier, write docs/classifier.md
 	$(BIN)/python -m studies.classifier
+
+rescaling: $(VENV)/.runtime  ## λ̂ of one function at rescaled parameters, write docs/rescaling.md
+	$(BIN)/python -m studies.rescaling
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -86,6 +86,7 @@ def estimate_llc_stack(
     sgld_config: SGLDConfig,
     sampler_config: SamplerConfig = SGLD,
     seeds: Sequence[int],
+    metric: Params | None = None,
     full_data_trace: bool = False,
     distances: bool = False,
     coordinates: int = 0,
@@ -97,8 +98,11 @@ def estimate_llc_stack(
 
     What differs between centres in `loss` (teachers, targets) has a leading axis of S entries. The
     estimates equal those made one at a time with the same seeds, to rounding. With ε = 'auto' each
-    centre has an ε of its own, and neighbours that agree on it are sampled together.
-    Raises: ValueError for a centre that is not finite, or unless there is one seed a centre.
+    centre has an ε of its own, and neighbours that agree on it are sampled together. metric: the
+    diagonal G of each centre's SGLD, leaves that broadcast to (S, *shape): w moves by
+    −(ε/2) G ∇U + √(εG) ξ.
+    Raises: ValueError for a centre that is not finite, unless there is one seed a centre, or for a
+        metric with another sampler or with ε = 'auto'.
     """
     count = len(next(iter(centres.values())))
     if len(seeds) != count:
@@ -109,6 +113,8 @@ def estimate_llc_stack(
         raise ValueError(
             f"batch_size={sgld_config.batch_size}: there are only {loss.num_examples} examples"
         )
+    if metric is not None and (sampler_config != SGLD or sgld_config.epsilon == "auto"):
+        raise ValueError("metric: is for SGLD alone, with a number for epsilon: leave it out")
     for name, leaf in centres.items():
         if not bool(leaf.isfinite().all()):
             raise ValueError(f"centre: {name!r} has non-finite entries: λ̂ needs a finite w*")
@@ -117,6 +123,7 @@ def estimate_llc_stack(
         _sampled,
         nbeta=nbeta,
         sampler_config=sampler_config,
+        metric=metric,
         full_data_trace=full_data_trace,
         distances=distances,
         coordinates=coordinates,
@@ -178,6 +185,7 @@ def _sampled(
     config: SGLDConfig,
     sampler_config: SamplerConfig,
     seeds: Sequence[int],
+    metric: Params | None,
     full_data_trace: bool,
     distances: bool,
     coordinates: int,
@@ -196,7 +204,8 @@ def _sampled(
         distances=distances,
         coordinates=coordinates,
     )
-    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, config.num_chains)
+    around = partial(LocalPosterior.around, loss, centres, nbeta, config.gamma, metric=metric)
+    posterior = around(chains=config.num_chains)
     kept = keeper.kept("chains")
     trace = (
         Trace(**kept)
@@ -215,7 +224,7 @@ def _sampled(
     if companions:
         hot = heat(config) if sampler_config.moves_by_epsilon else HEAT[0]
         cooled = _cool(
-            LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS),
+            around(chains=COMPANIONS),
             recipe,
             hot,
             schedule,

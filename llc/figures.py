@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy import stats
 
 from llc.diagnostics import LLCEstimate, excess
 
@@ -14,6 +15,7 @@ from llc.diagnostics import LLCEstimate, excess
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MAX_POINTS = 1_000
 MAX_CHAINS = 8
+REPEATED, MARKS = (0, 1, 5, 2), "os^D"  # of modes: colours far from each other
 RUNNING = 10  # checkpoints in the running mean of a training curve, where there are ten times that
 
 
@@ -194,3 +196,58 @@ def signed_errors(
     ax.set_yticks(rows, labels, fontsize=8)
     ax.set_xlabel("λ̂/λ − 1, per cent (grey: ±3 %)")
     ax.legend(fontsize=8)
+
+
+def rescaling_figure(records: pd.DataFrame, title: str) -> Figure:
+    """λ̂ against the scale s, a curve a mode; `records` as `rescaled_llcs` takes them."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    ax = figure.subplots()
+    rescaled_llcs(ax, records)
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def rescaled_llcs(ax: Axes, records: pd.DataFrame) -> None:
+    """Mean λ̂ over the repeats with 95 % bands (Student's t) against s, for every mode.
+
+    A row of `records` has `mode`, `scale` and `lambdahat_per_chain`, a λ̂ a repeat and NaN (or None)
+    where it diverged. Scales at which any did are crosses at the bottom, and say how many.
+    """
+    for k, (mode, rows) in enumerate(records.groupby("mode", sort=False)):
+        rows = rows.sort_values("scale")
+        scales = rows["scale"].to_numpy(dtype=np.float64)
+        llcs = np.array(rows["lambdahat_per_chain"].to_list(), dtype=np.float64)
+        repeats, failed = llcs.shape[1], ~np.isfinite(llcs)
+        means, colour = llcs.mean(1), COLOURS[REPEATED[k % len(REPEATED)]]
+        half = np.full(len(means), np.nan)  # a single repeat tells nothing of its error
+        if repeats > 1:
+            half = stats.t.ppf(0.975, repeats - 1) * llcs.std(1, ddof=1) / repeats**0.5
+        ax.fill_between(scales, means - half, means + half, color=colour, alpha=0.25, lw=0)
+        ax.errorbar(
+            scales,
+            means,
+            yerr=half,
+            fmt=f"{MARKS[k % len(MARKS)]}-",
+            ms=4 + 3 * (k % 2),  # every other mode hollow around its neighbours' marks
+            markerfacecolor="none" if k % 2 else colour,
+            lw=1,
+            color=colour,
+            label=f"{mode} (n = {repeats} a point)",
+        )
+        lost = failed.any(1)
+        if lost.any():
+            ax.plot(
+                scales[lost],
+                np.full(lost.sum(), 0.03 + 0.05 * k),
+                "x",
+                ms=5,
+                color=colour,
+                label=f"{mode}: diverged ({failed.sum()} of {failed.size} repeats)",
+                transform=ax.get_xaxis_transform(),
+            )
+    ax.margins(y=0.2)  # room for the crosses below
+    ax.set_xscale("log")
+    ax.set_xlabel("scale s of layer 1")
+    ax.set_ylabel("λ̂ (mean and 95 %)")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)

@@ -35,16 +35,25 @@ class LocalPosterior:
     gamma: float
     reference: Tensor  # what the loss needs of w* for L_B(w*), (C, …) or (1, …)
     centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
+    # G of SGLD, leaves that broadcast to (C, *shape); None: 1. The law does not depend on it, but
+    # it goes with the centres.
+    metric: Params | None = None
 
     @classmethod
     @torch.no_grad()
     def around(
-        cls, loss: StackedLoss, centres: Params, nbeta: float, gamma: float, chains: int = 1
+        cls,
+        loss: StackedLoss,
+        centres: Params,
+        nbeta: float,
+        gamma: float,
+        chains: int = 1,
+        metric: Params | None = None,
     ) -> "LocalPosterior":
         """`chains` chains around each of S centres, leaves (S, *shape): C = S·chains.
 
-        What differs between centres in `loss` has S entries too. Each centre is evaluated once,
-        however many chains start there.
+        What differs between centres in `loss` and `metric` has S entries too. Each centre is
+        evaluated once, however many chains start there.
         """
         centres = {name: leaf.detach() for name, leaf in centres.items()}
         reference = loss.reference(centres)
@@ -53,7 +62,8 @@ class LocalPosterior:
         full = loss.full_data(centres).repeat_interleave(chains)
         layout = Layout(loss.shapes, len(full))
         centre = layout.pack(repeat(centres, chains))
-        return cls(loss.repeat(chains), centre, layout, nbeta, gamma, reference, full)
+        own = metric and repeat(metric, chains)
+        return cls(loss.repeat(chains), centre, layout, nbeta, gamma, reference, full, own)
 
     @property
     def chains(self) -> int:
@@ -76,6 +86,7 @@ class LocalPosterior:
             layout=layout,
             reference=reference,
             centre_loss=full,
+            metric=self.metric and select(self.metric, index),
         )
 
     def evaluate(self, batches: LossBlock, step: int, weights: Stack) -> Evaluation:

@@ -9,9 +9,11 @@ import pytest
 import expt_dln
 import expt_dln_saddle_dynamics
 import expt_llc_curve
+import expt_rescaling_invariance
 import gen_commands_expt_dln as gen_dln
 import gen_commands_expt_dln_saddle_dynamics as gen_saddle
 import gen_commands_expt_llc_curve as gen_curve
+import gen_commands_expt_rescaling_invariance as gen_rescaling
 from llc.commands import files
 from llc.tracking import planned
 
@@ -81,7 +83,12 @@ def test_saddle_lines():
     }
 
 
-@pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle])
+def test_rescaling_lines_are_the_references():
+    found = configs(gen_rescaling.commands(), expt_rescaling_invariance)
+    assert [c["widths"] for c in found] == [[10, 20, 10], [20, 30, 20], [30, 40, 30]]
+
+
+@pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle, gen_rescaling])
 def test_either_observer(generator):
     for kind, option in (("files", "-F"), ("mongo", "-m")):
         words = [files.words(line, 1) for line in generator.commands(kind=kind)]
@@ -90,14 +97,14 @@ def test_either_observer(generator):
         assert {tuple(w[2:4]) for w in words} == {(option, place)}
 
 
-@pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle])
+@pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle, gen_rescaling])
 def test_a_server_with_users(generator, monkeypatch):
     monkeypatch.setattr(generator, "MONGO_SERVER", "mongodb://me:pass@host:1")
     words = files.words(generator.commands(kind="mongo")[0], 1)
     assert words[2:4] == ["-m", f"mongodb://me:pass@host:1/{generator.EXPT_NAME}"]
 
 
-@pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle])
+@pytest.mark.parametrize("generator", [gen_dln, gen_curve, gen_saddle, gen_rescaling])
 def test_a_generator_as_a_user_runs_it(generator, tmp_path):
     path = tmp_path / "sub" / "lines.txt"
 

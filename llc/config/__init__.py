@@ -15,6 +15,7 @@ from llc.config.benchmark import BenchmarkConfig, ProblemConfig
 from llc.config.curve import CurveConfig
 from llc.config.dln import DLNConfig
 from llc.config.parsing import ConfigError, as_plain, parse
+from llc.config.rescaling import RescalingConfig
 from llc.config.rules import (
     Above,
     AtLeast,
@@ -56,6 +57,7 @@ __all__ = [
     "OneOf",
     "Positive",
     "ProblemConfig",
+    "RescalingConfig",
     "SGLDConfig",
     "SaddleConfig",
     "SamplerConfig",

@@ -49,6 +49,19 @@ def apply(params: Params, inputs: Tensor, activation: Activation = RELU) -> Tens
     return hidden
 
 
+def rescaling(widths: Sequence[int], scales: Tensor) -> Params:
+    """T_s for every s > 0 of (S,): w → T_s w leaves f as it is where φ(sz) = sφ(z) (ReLU).
+
+    Layer 1 (weights and bias) times s, layer 2's weights over s, the rest stays. Returns: the
+    factor of each leaf, (S, 1, …).
+    """
+    powers = {"weight1": 1.0, "bias1": 1.0, "weight2": -1.0}
+    return {
+        name: scales.pow(powers.get(name, 0.0)).view(-1, *[1] * len(shape))
+        for name, shape in shapes(widths).items()
+    }
+
+
 class MLPLoss:
     """Mean squared error of a stack of MLPs on inputs (n, d).
 

@@ -13,7 +13,7 @@ from llc.samplers.mala import mala
 from llc.samplers.mamclmc import mamclmc
 from llc.samplers.mclmc import mclmc
 from llc.samplers.nuts import nuts
-from llc.samplers.psgld import psgld
+from llc.samplers.psgld import psgld, scaled_sgld
 from llc.samplers.sghmc import sghmc
 from llc.samplers.sgld import sgld
 from llc.samplers.sgld_cv import sgld_cv
@@ -89,6 +89,8 @@ def choose(
                 check_period=check_period,
                 **MOMENTS[sampler.preconditioner],
             )
+        if posterior.metric is not None:
+            return scaled_sgld(posterior, epsilon, posterior.metric, check_period=check_period)
         return sgld(posterior, epsilon, check_period)
 
     return build

@@ -76,7 +76,7 @@ def scaled_sgld(
 ) -> Sampler:
     """SGLD with step size ε and the given diagonal G.
 
-    factors: of every leaf a number > 0, or a tensor (*shape) of them, the same for all chains.
+    factors: of every leaf a number > 0, or a tensor of them that broadcasts to (C, *shape).
     momentum, check_period: as for `psgld`.
     Raises: ValueError for factors that do not fit the parameters or are not > 0.
     """
@@ -85,7 +85,7 @@ def scaled_sgld(
         raise ValueError(f"factors: for {sorted(factors)}: give one for each of {sorted(shapes)}")
     diagonal = posterior.layout.stack(torch.empty_like(like))
     for name, leaf in diagonal.leaves.items():
-        leaf.copy_(torch.as_tensor(factors[name]).expand(shapes[name]))
+        leaf.copy_(torch.as_tensor(factors[name], dtype=leaf.dtype, device=leaf.device))
     if not bool((diagonal.flat > 0).all()):
         raise ValueError("factors: all must be > 0")
     return _sampler(posterior, epsilon, Given(diagonal.flat), momentum, False, check_period)
