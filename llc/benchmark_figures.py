@@ -1,6 +1,6 @@
 """Pure functions from chains and tables to matplotlib Axes, for the sampler benchmark."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -180,37 +180,6 @@ def distances(ax: Axes, chains: Chains) -> None:
         ax.axvspan(chains.steps[0], chains.kept_steps[0], color="0.93", zorder=0)
     ax.set_xlabel("step")
     ax.set_ylabel("‖w − w*‖ per chain")
-
-
-class Rows(NamedTuple):
-    """One sampler's runs of one problem, as `compared` draws them."""
-
-    errors: Sequence[float]  # λ̂/target − 1, a seed each
-    cost: float  # WNV by time in relative units: seconds for an error of 100 %
-
-
-def compared(
-    left: Axes, right: Axes, problem: str, rows: Mapping[str, Rows], limit: float = 0.5
-) -> None:
-    """All samplers on one problem: signed errors of every seed, and what an error of 1 % costs."""
-    places = np.arange(len(rows))[::-1]
-    for place, row in zip(places, rows.values(), strict=True):
-        errors = np.asarray(row.errors, dtype=float)
-        inside = np.abs(errors) <= limit
-        ax_values = 100 * np.clip(errors, -limit, limit)
-        left.plot(ax_values[inside], np.full(inside.sum(), place), "o", ms=4, color=COLOURS[0])
-        left.plot(ax_values[~inside], np.full((~inside).sum(), place), "x", color=COLOURS[5])
-        if np.isfinite(row.cost) and row.cost > 0:
-            right.barh(place, row.cost * 1e4, color=COLOURS[0], height=0.6)
-    left.axvline(0, color="black", lw=0.8)
-    left.set_xlim(-105 * limit, 105 * limit)
-    left.set_yticks(places, list(rows), fontsize=7)
-    left.set_title(problem, fontsize=8, loc="left")
-    right.set_xscale("log")
-    right.set_yticks(places, [])
-    for ax in (left, right):
-        ax.set_ylim(-0.6, len(rows) - 0.4)
-        ax.tick_params(axis="x", labelsize=7)
 
 
 def _colour(chain: int) -> str:

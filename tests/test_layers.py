@@ -12,7 +12,7 @@ ORDER = [
     "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
     "vision", "models", "data", "posterior", "training", "samplers", "efficiency", "trace",
     "sampling", "problems", "mixing", "diagnostics", "calibrate", "estimate", "geometry", "figures",
-    "benchmark_figures", "tracking", "reporting", "records", "commands", "__main__",
+    "benchmark_figures", "tracking", "reporting", "records", "benchmarking", "commands", "__main__",
 ]
 # fmt: on
 CONFINED = {
