@@ -5,26 +5,28 @@
 `problem_config.seed` names the data, the truth and the training; `seed` the chains. `info` holds
 the scalars, under the sampler's name (`hmc_llc_mean`) and without it for one table of many runs;
 `SAMPLER_metrics.json` holds the former alone, `traces.nc` the traces (ArviZ opens it),
-`diagnostics.png` the panels. Exit codes as for `expt_dln.py`.
+`diagnostics.png` the panels. λ̂ is compared with the exact value at this n, γ and β where the
+problem has one, else with a long HMC run (`reference_config.num_steps`), else with λ; `target_kind`
+says which. Exit codes as for `expt_dln.py`.
 """
 
 import json
 import math
 from time import perf_counter
 
-import torch
-
-from llc import problems, tracking
+from llc import tracking
 from llc.benchmark_figures import Chains, diagnostics_figure
-from llc.config import BenchmarkConfig, SamplerConfig, SGLDConfig, parse
-from llc.devices import pick_device
-from llc.diagnostics import to_inference_data
+from llc.benchmark_problem import Target, check, known_target, planned, reference_target
+from llc.config import BenchmarkConfig, parse
+from llc.diagnostics import LLCEstimate
 from llc.estimate import estimate_llc
 from llc.problems import Problem
-from llc.reporting import Target, benchmark_record, benchmark_report
+from llc.reporting import benchmark_record, benchmark_report, measured, save_numbers
 from llc.tracking.versions import code_version
 
-ex = tracking.experiment("sampler_benchmark", BenchmarkConfig)
+COORDINATES = 4  # of w − w*, traced as a sample of the parameters
+
+ex = tracking.experiment("sampler_benchmark", BenchmarkConfig, check)
 
 
 @ex.named_config
@@ -47,8 +49,9 @@ def main(_run, _config):
     keeper = tracking.keeper(_run)
     name = config.sampler_config.name
     start = perf_counter()
-    problem = make(config, config.dtype_value)
+    problem = planned(config)()
     build_seconds = perf_counter() - start
+    target = known_target(problem, config)
     estimate = estimate_llc(
         problem.loss,
         problem.centre,
@@ -58,53 +61,20 @@ def main(_run, _config):
         seed=config.seed,
         full_data_trace=not config.loss_trace_minibatch,
         distances=True,
+        coordinates=COORDINATES,
         progress=True,
         keeper=keeper.part(name),
     )
-    target = target_of(problem, config, keeper)
-    record = benchmark_record(name, estimate, target, build_seconds)
+    own = measured(estimate, build_seconds)
+    if config.reference is not None:
+        target = reference_target(config, keeper.part("reference"))
+    record = benchmark_record(name, estimate, target, own)
     tracking.record(_run, **identity(problem, config), **record)
     save(_run, estimate, record, target, f"{config.sampler} on {problem.description}")
-    print(f"{problem.description}\n{benchmark_report(config.sampler, record)}")
+    words = benchmark_report(config.sampler, estimate, record, verbose=config.verbose)
+    print(f"{problem.description}\n{words}")
     print(tracking.whereabouts(_run, "diagnostics.png" if config.do_plot else None))
     return None if math.isnan(estimate.mean) else estimate.mean
-
-
-def make(config: BenchmarkConfig, dtype: str) -> Problem:
-    """The problem in that precision; its numbers are the same in either, to rounding."""
-    own = config.problem_config
-    return problems.make(
-        own.name,
-        target_params=own.target_params,
-        seed=own.seed,
-        num_training_data=own.num_training_data,
-        dtype=getattr(torch, dtype),
-        device=pick_device(config.device),
-        **own.options,
-    )
-
-
-def target_of(problem: Problem, config: BenchmarkConfig, keeper) -> Target:
-    """The exact value at this n, γ and nβ; else a reference run where asked for; else λ."""
-    gamma, reference = config.sgld_config.gamma, config.reference_config
-    if problem.exact is not None:
-        return Target(problem.exact(config.nbeta, gamma), 0.0, "exact")
-    if reference.num_steps:
-        precise = problem if config.dtype_value == "float64" else make(config, "float64")
-        long = estimate_llc(
-            precise.loss,
-            precise.centre,
-            nbeta=config.nbeta,
-            sgld_config=SGLDConfig(gamma=gamma, num_chains=reference.num_chains),
-            sampler_config=SamplerConfig("hmc", num_steps=reference.num_steps),
-            seed=config.seed + 1,
-            progress=True,
-            keeper=keeper.part("reference"),
-        )
-        return Target(long.mean, long.standard_error, "reference")
-    if problem.known is not None:
-        return Target(float(problem.known.value), 0.0, "lambda")
-    return Target(None, math.nan, "none")
 
 
 def identity(problem: Problem, config: BenchmarkConfig) -> dict:
@@ -125,16 +95,14 @@ def identity(problem: Problem, config: BenchmarkConfig) -> dict:
     }
 
 
-def save(_run, estimate, record: dict, target: Target, title: str) -> None:
+def save(_run, estimate: LLCEstimate, record: dict, target: Target, title: str) -> None:
     prefix = f"{_run.config['sampler_config']['name']}_"
-    own = {key: value for key, value in record.items() if key.startswith(prefix)} | {
-        "L0": record["L0"]
-    }
+    own = {key: value for key, value in record.items() if key.startswith(prefix)}
     # Sacred keeps its curves in `metrics.json`.
     with tracking.artifact(_run, f"{prefix}metrics.json") as path:
-        path.write_text(json.dumps(tracking.plain(own), indent=2), encoding="utf-8")
-    with tracking.artifact(_run, "traces.nc") as path:
-        to_inference_data(estimate).to_netcdf(str(path), engine="h5netcdf")
+        numbers = tracking.plain(own | {"L0": record["L0"]})
+        path.write_text(json.dumps(numbers, indent=2), encoding="utf-8")
+    save_numbers(_run, estimate, "", title)
     if _run.config["do_plot"]:
         with tracking.artifact(_run, "diagnostics.png") as path:
             diagnostics_figure(Chains.of(estimate), target.value, title).savefig(path, dpi=120)

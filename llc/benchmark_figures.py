@@ -21,7 +21,7 @@ MAX_LAG = 100  # draws
 
 
 class Chains(NamedTuple):
-    """What the panels draw: the chains whose draws are all finite."""
+    """What the panels draw; `finite()` leaves out the chains that diverged."""
 
     steps: NDArray[np.int64]  # (T,)
     draws: Array  # (C, T) nβ(L(w_t) − L(w*))
@@ -29,6 +29,8 @@ class Chains(NamedTuple):
     distance: Array | None = None  # (C, T) ‖w_t − w*‖
     checked_steps: NDArray[np.int64] | None = None  # (A,)
     energy: Array | None = None  # (C, A)
+    coordinates: Array | None = None  # (C, T, P) w_t − w* at P of its coordinates
+    num_left_out: int = 0  # chains that diverged
 
     @classmethod
     def of(cls, estimate: LLCEstimate) -> "Chains":
@@ -41,6 +43,7 @@ class Chains(NamedTuple):
             None if trace.distance is None else trace.distance.double().numpy(),
             trace.checked_steps.numpy() if has_energy else None,
             trace.energy.double().numpy() if has_energy else None,
+            None if trace.coordinates is None else trace.coordinates.double().numpy(),
         ).finite()
 
     def finite(self) -> "Chains":
@@ -50,6 +53,8 @@ class Chains(NamedTuple):
             draws=self.draws[good],
             distance=None if self.distance is None else self.distance[good],
             energy=None if self.energy is None else self.energy[good],
+            coordinates=None if self.coordinates is None else self.coordinates[good],
+            num_left_out=self.num_left_out + int((~good).sum()),
         )
 
     @property
@@ -64,11 +69,14 @@ class Chains(NamedTuple):
 
 def diagnostics_figure(chains: Chains, target: float | None, title: str) -> Figure:
     """All panels of one run; `target` is the value that λ̂ is compared with."""
-    figure = Figure(figsize=(9.6, 9), layout="constrained")
-    axes = figure.subplots(3, 2).flat
+    figure = Figure(figsize=(9.6, 11.5), layout="constrained")
+    axes = figure.subplots(4, 2).flat
     running_mean(next(axes), chains, target)
-    for panel in (ranks, ess_evolution, autocorrelation, energy, distances):
+    for panel in PANELS:
         panel(next(axes), chains)
+    if chains.num_left_out:
+        every = chains.num_left_out + len(chains.draws)
+        title += f" ({chains.num_left_out} of {every} chains diverged)"
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -85,13 +93,26 @@ def _of_some_chains(needs: str = "draws") -> Callable[[Panel], Panel]:
             if values is not None and len(values):
                 panel(ax, chains)
                 return
-            why = "has none" if values is None else "no chain is finite"
-            ax.text(0.5, 0.5, f"{needs}: {why}", ha="center", transform=ax.transAxes)
+            why = f"no {needs} with this sampler" if values is None else "every chain diverged"
+            ax.text(0.5, 0.5, why, ha="center", color="0.4", transform=ax.transAxes)
             ax.set_axis_off()
 
         return drawn
 
     return wrap
+
+
+@_of_some_chains()
+def trace(ax: Axes, chains: Chains) -> None:
+    """nβ(L(w_t) − L(w*)) of each chain, burn-in on grey; the upper half per cent is cut off."""
+    where = _thinned(len(chains.steps))
+    for k, own in enumerate(chains.draws[:MAX_CHAINS]):
+        ax.plot(chains.steps[where], own[where], color=_colour(k), lw=0.6)
+    low, high = np.quantile(chains.draws, [0.005, 0.995])
+    if high > low:
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    _grey_burn_in(ax, chains)
+    ax.set_ylabel("draws, nβ(L − L*)")
 
 
 def running_mean(ax: Axes, chains: Chains, target: float | None = None) -> None:
@@ -114,7 +135,7 @@ def running_mean(ax: Axes, chains: Chains, target: float | None = None) -> None:
 def ranks(ax: Axes, chains: Chains) -> None:
     """How often a chain's draws have which rank among all kept draws: level where chains agree."""
     kept = chains.kept
-    places = rankdata(kept).reshape(kept.shape) / kept.size
+    places = (rankdata(kept).reshape(kept.shape) - 0.5) / kept.size
     edges = np.linspace(0, 1, RANK_BINS + 1)
     for k, own in enumerate(places[:MAX_CHAINS]):
         share = np.histogram(own, edges)[0] / own.size * RANK_BINS
@@ -156,30 +177,54 @@ def energy(ax: Axes, chains: Chains) -> None:
     Where the changes are much narrower, momenta do not lead the chain through all energies
     (Betancourt 2016).
     """
-    assert chains.energy is not None and chains.checked_steps is not None
+    assert chains.energy is not None
+    assert chains.checked_steps is not None
     values = chains.energy[:, chains.checked_steps >= chains.kept_steps[0]]
-    around = (values - values.mean(1, keepdims=True)).ravel()
-    for numbers, colour, label in (
-        (around, COLOURS[0], "around the mean"),
-        (np.diff(values, axis=1).ravel(), COLOURS[1], "changes"),
-    ):
-        ax.hist(numbers, 40, density=True, histtype="step", color=colour, label=label)
+    values = values[np.isfinite(values).all(1)]  # at a trajectory that diverged it is infinite
     ax.set_xlabel("energy")
     ax.set_ylabel("density")
+    if not values.size or values.shape[1] < 2:
+        return
+    for numbers, colour, label in (
+        (values - values.mean(1, keepdims=True), COLOURS[0], "around the mean"),
+        (np.diff(values, axis=1), COLOURS[1], "changes"),
+    ):
+        ax.hist(numbers.ravel(), 40, density=True, histtype="step", color=colour, label=label)
     ax.legend(fontsize=8)
 
 
 @_of_some_chains("distance")
 def distances(ax: Axes, chains: Chains) -> None:
-    """‖w_t − w*‖ per chain, burn-in in grey: the trace of the parameters."""
+    """‖w_t − w*‖ per chain, burn-in on grey."""
     assert chains.distance is not None
     where = _thinned(len(chains.steps))
     for k, own in enumerate(chains.distance[:MAX_CHAINS]):
         ax.plot(chains.steps[where], own[where], color=_colour(k), lw=0.6)
+    _grey_burn_in(ax, chains)
+    ax.set_ylabel("‖w − w*‖ per chain")
+
+
+@_of_some_chains("coordinates")
+def parameters(ax: Axes, chains: Chains) -> None:
+    """Some coordinates of w_t − w*: one colour each, one line a chain, burn-in on grey."""
+    assert chains.coordinates is not None
+    where = _thinned(len(chains.steps))
+    for own in chains.coordinates[:MAX_CHAINS]:
+        for k, values in enumerate(own.T):
+            ax.plot(chains.steps[where], values[where], color=_colour(k), lw=0.5)
+    _grey_burn_in(ax, chains)
+    ax.set_ylabel(f"{chains.coordinates.shape[2]} coordinates of w − w*")
+
+
+PANELS: tuple[Panel, ...] = (
+    trace, ranks, ess_evolution, autocorrelation, energy, distances, parameters,
+)  # fmt: skip
+
+
+def _grey_burn_in(ax: Axes, chains: Chains) -> None:
     if chains.num_burn_in:
         ax.axvspan(chains.steps[0], chains.kept_steps[0], color="0.93", zorder=0)
     ax.set_xlabel("step")
-    ax.set_ylabel("‖w − w*‖ per chain")
 
 
 def _colour(chain: int) -> str:

@@ -64,7 +64,7 @@ class LLCEstimate:
     cooled_error: float
     cooled_bias: float  # their step-size bias
     companion_seconds: float  # what they took, all stages
-    gradients: float  # full-data-equivalent gradients of all chains, companions included
+    gradients: float  # full-data-equivalent: all chains, companions, and the search for ε
     step_size_bias: float  # (ε/8)·mean ‖∇U_B‖², in units of λ̂; NaN: none is measured
     share_below: float  # of 50 stretches of each chain's kept draws: mean L(w_t) < mean L(w*)
     num_diverged_chains: int
@@ -76,6 +76,8 @@ class LLCEstimate:
     epsilon: float = math.nan  # the step size; NaN: the sampler found its own
     # Where ε was found by `llc.calibrate`: one row a look, and its words on what needs thought.
     calibration: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    calibration_gradients: float = 0.0  # full-data-equivalent, over all chains
+    calibration_seconds: float = 0.0
     advice: tuple[str, ...] = ()
 
     @property
@@ -283,9 +285,11 @@ def _step_size_bias(trace: Trace, epsilon: float) -> float:
 def to_inference_data(estimate: LLCEstimate) -> Any:
     """The traces as ArviZ InferenceData.
 
-    `posterior` holds `llc`, nβ(L(w_t) − L(w*)) by draw; `sample_stats` holds `loss`, `baseline`,
+    `posterior` holds `llc`, nβ(L(w_t) − L(w*)) by draw, and where traced `w`, coordinates of
+    w_t − w*; `sample_stats` holds `loss`, `baseline`,
     `diverged_at` and, where traced, `distance` and (on their own dimension `checked`, whose
-    coordinates are steps) `acceptance`, `squared_gradient` and, for samplers that have one, `energy`.
+    coordinates are steps) `acceptance`, `squared_gradient` and, for samplers that have one,
+    `energy`.
     """
     trace = estimate.trace
     own = {"acceptance": trace.acceptance, "squared_gradient": trace.squared_gradient}
@@ -295,8 +299,11 @@ def to_inference_data(estimate: LLCEstimate) -> Any:
     stats = {"loss": trace.loss.numpy(), "baseline": trace.baseline.numpy()}
     if trace.distance is not None:
         stats["distance"] = trace.distance.numpy()
+    draws = {"llc": excess(trace, estimate.nbeta)}
+    if trace.coordinates is not None:
+        draws["w"] = trace.coordinates.numpy()
     data = az.from_dict(
-        posterior={"llc": excess(trace, estimate.nbeta)},
+        posterior=draws,
         sample_stats=stats,
         coords={"draw": trace.steps.numpy()},
         posterior_attrs={

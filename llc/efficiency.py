@@ -1,7 +1,9 @@
 """What an estimate costs, and what that cost buys: pure functions of numbers.
 
-The cost is that of the chains from w*, warm-up and burn-in included: what has to be paid for the
-estimate. Companion chains, which only check it, are left out and recorded on their own.
+The cost is what has to be paid for the estimate: the chains from w* with their warm-up and
+burn-in, and the search for ε where there was one. Companion chains, which only check it, are left
+out and recorded on their own. FDE counts the gradients that move the chains (a Gibbs sweep counts
+as one); seconds hold everything done on the way, closer looks at every 20th step included.
 """
 
 import math

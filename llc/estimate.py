@@ -38,6 +38,7 @@ def estimate_llc(
     seed: int = 0,
     full_data_trace: bool = False,
     distances: bool = False,
+    coordinates: int = 0,
     companions: bool = True,
     progress: bool = False,
     keeper: Keeper | None = None,
@@ -52,7 +53,8 @@ def estimate_llc(
     `llc.calibrate`), γ, lengths, chains, batches.
     sampler_config: another sampler than SGLD. seed: names the random streams. full_data_trace:
     take L over all data at every draw instead of the step's minibatch, where steps see minibatches.
-    distances: trace ‖w_t − w*‖ too. companions: also approach equilibrium from above
+    distances: trace ‖w_t − w*‖ too. coordinates: trace so many coordinates of w_t − w* too, evenly
+    spread over the parameters. companions: also approach equilibrium from above
     (with four chains a third more steps), which the status needs to be trustworthy. keeper: where
     to leave the chains when stopped, and to take them up again: a `part` of its own for every
     estimate, since what it holds is taken for this one's.
@@ -69,6 +71,7 @@ def estimate_llc(
         seeds=[seed],
         full_data_trace=full_data_trace,
         distances=distances,
+        coordinates=coordinates,
         companions=companions,
         progress=progress,
         keeper=keeper,
@@ -85,6 +88,7 @@ def estimate_llc_stack(
     seeds: Sequence[int],
     full_data_trace: bool = False,
     distances: bool = False,
+    coordinates: int = 0,
     companions: bool = True,
     progress: bool = False,
     keeper: Keeper | None = None,
@@ -115,6 +119,7 @@ def estimate_llc_stack(
         sampler_config=sampler_config,
         full_data_trace=full_data_trace,
         distances=distances,
+        coordinates=coordinates,
         companions=companions,
         progress=progress,
     )
@@ -151,6 +156,8 @@ def estimate_llc_stack(
         replace(
             estimate,
             gradients=estimate.gradients + own.gradients,
+            calibration_gradients=own.gradients,
+            calibration_seconds=own.seconds,
             calibration=own.table(),
             advice=own.advice,
         )
@@ -173,6 +180,7 @@ def _sampled(
     seeds: Sequence[int],
     full_data_trace: bool,
     distances: bool,
+    coordinates: int,
     companions: bool,
     progress: bool,
     keeper: Keeper,
@@ -186,6 +194,7 @@ def _sampled(
         shared_batches=config.shared_batches,
         full_data_trace=full_data_trace,
         distances=distances,
+        coordinates=coordinates,
     )
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, config.num_chains)
     kept = keeper.kept("chains")
@@ -243,7 +252,7 @@ def _cool(
                 temperature=temperature,
                 check_period=CHECK_PERIOD if temperature == 1 else None,
             ),
-            replace(schedule, num_steps=steps, distances=False),
+            replace(schedule, num_steps=steps, distances=False, coordinates=0),
             [Stream(seed, chain, stage) for seed in seeds for chain in range(COMPANIONS)],
             start=before and before.last,
             label=f"from above, {temperature:.3g}×" if progress else None,

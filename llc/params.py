@@ -72,6 +72,12 @@ class Layout:
         leaves = self.views(flat).values()
         return torch.stack([leaf.flatten(1).sum(1, dtype=torch.float64) for leaf in leaves]).sum(0)
 
+    def coordinates(self, count: int) -> Tensor:
+        """(C, P) where P of each set's numbers lie: `count` of them, evenly spread, or all."""
+        leaves = self.views(torch.arange(self.total)).values()
+        places = torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
+        return places[:, torch.linspace(0, self.size - 1, min(count, self.size)).long()]
+
     def spread(self, values: Tensor, out: Tensor) -> Tensor:
         """out (total,) ← one of the values (C,) for each set, at every number of the set."""
         for leaf in self.views(out).values():

@@ -35,8 +35,9 @@ class Trace(NamedTuple):
     chain_steps: int  # taken, over all chains
     gradients: float  # full-data-equivalent gradients, over all chains
     seconds: float
-    warm_up_seconds: float = 0.0  # of them; up to the end of the block that ends the warm-up
+    warm_up_seconds: float = 0.0  # of them; a block in which the warm-up ends is split by steps
     warm_up_gradients: float = 0.0  # likewise
+    coordinates: Tensor | None = None  # (C, T, P) w_t − w* at P coordinates, evenly spread
 
     @property
     def chain_steps_per_second(self) -> float:
@@ -56,6 +57,7 @@ PER_CHAIN = (
     "loss",
     "baseline",
     "distance",
+    "coordinates",
     "acceptance",
     "squared_gradient",
     "energy",
@@ -68,6 +70,7 @@ RECORDED = (
     "loss",
     "baseline",
     "distance",
+    "coordinates",
     "diverged_at",
     "done",
     "checked",
@@ -87,6 +90,7 @@ class Recorder:
         thin: int,
         full_data: bool,
         distance: bool,
+        coordinates: int = 0,
         warm_up: int = 0,
     ) -> None:
         self.posterior, self.thin, self.full_data = posterior, thin, full_data
@@ -96,6 +100,10 @@ class Recorder:
         self.loss = like.new_full((draws, chains), torch.nan)
         self.baseline = like.new_full((draws, chains), torch.nan)
         self.distance = like.new_full((draws, chains), torch.nan) if distance else None
+        self.coordinates: Tensor | None = None
+        if coordinates:
+            self.places = posterior.layout.coordinates(coordinates).to(like.device)
+            self.coordinates = like.new_full((draws, *self.places.shape), torch.nan)
         self.checks: dict[int, Check] = {}
         self.diverged_at = torch.full((chains,), -1, device=like.device)
         self.centre_loss = posterior.centre_loss
@@ -125,12 +133,19 @@ class Recorder:
             here = squared_distance(start.leaves, centre).unsqueeze(0)
             after = squared_distance(layout.views(block.flat[:-1]), centre)
             self.distance[rows] = torch.cat([here, after])[picked].sqrt_()
+        if self.coordinates is not None:
+            here = start.flat[self.places].unsqueeze(0)
+            passed = torch.cat([here, block.flat[:-1, self.places]])[picked]
+            self.coordinates[rows] = passed - self.posterior.centre.flat[self.places]
         self.checks.update({self.done + step: check for step, check in info.checks.items()})
         one_a_step = count * self.posterior.chains
-        self.gradients += one_a_step if info.gradients is None else info.gradients
+        gradients = one_a_step if info.gradients is None else info.gradients
+        self.gradients += gradients
         if self.done < self.warm_up:
-            self.warm_up_seconds = perf_counter() - self.began
-            self.warm_up_gradients = self.gradients
+            share = min(1.0, (self.warm_up - self.done) / count)
+            since = perf_counter() - self.began - self.warm_up_seconds
+            self.warm_up_seconds += share * since
+            self.warm_up_gradients += share * gradients
         self.done += count
         self.last = block.positions[-1]
 
@@ -189,6 +204,9 @@ class Recorder:
             loss=fetch(self.loss, dead),
             baseline=fetch(self.baseline, dead),
             distance=None if self.distance is None else fetch(self.distance, dead),
+            coordinates=None
+            if self.coordinates is None
+            else self.coordinates.transpose(0, 1).cpu().masked_fill(dead.unsqueeze(2), torch.nan),
             checked_steps=checked,
             **{name: fetch_checks(name) for name in Check._fields},
             diverged_at=dead_from,

@@ -284,7 +284,11 @@ def test_the_posterior_takes_every_problem(name, dtype):
         ("dln", {"depth": 0}, r"depth=0: must be a whole number, 1 or more"),
         ("dln", {"noise_std": 1}, r"noise_std=1: unknown option: dln takes depth, rank"),
         ("tanh", {"rank": 1}, r"rank=1: unknown option: tanh takes no options"),
-        ("tanh", {"target_params": 50}, r"target_params=50: .* has 2 .* leave target_params out"),
+        (
+            "tanh",
+            {"target_params": 50},
+            r"target_params=50: .* has 2 .* leave it at None",
+        ),
         (
             "quadratic",
             {"curvatures": (1.0, -1.0)},

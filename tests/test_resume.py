@@ -27,9 +27,15 @@ DLN = [
     "expt_dln.py", "num_training_data=1000", "sgld_config.num_steps=40000",
     "sgld_config.epsilon=1e-6", "do_training=True", "training_config.num_steps=4000",
 ]  # fmt: skip
+BENCHMARK = [
+    "expt_sampler_benchmark.py", "problem_config.num_training_data=1000",
+    "problem_config.target_params=60", "sgld_config.num_chains=2", "sampler_config.name=hmc",
+    "sampler_config.num_steps=300", "reference_config.num_steps=200",
+]  # fmt: skip
 TIMINGS = {
     "chain_steps_per_second", "sampling_seconds", "companion_seconds", "peak_memory_mb",
-    "resumed_from",
+    "resumed_from", "ess_per_second", "wnv_time", "timing_build", "timing_calibration",
+    "timing_warmup", "timing_sampling", "timing_companions",
 }  # fmt: skip
 
 
@@ -74,7 +80,8 @@ def read(directory, name):
 
 def without_timings(value):
     if isinstance(value, dict):
-        return {k: without_timings(v) for k, v in value.items() if k not in TIMINGS}
+        timed = TIMINGS | {f"hmc_{name}" for name in TIMINGS}
+        return {k: without_timings(v) for k, v in value.items() if k not in timed}
     return [without_timings(v) for v in value] if isinstance(value, list) else value
 
 
@@ -98,7 +105,11 @@ def left_alone(command, directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "kills"), [(SADDLE, 12), (CURVE, 8)], ids=["saddle", "curve"])
+@pytest.mark.parametrize(
+    ("command", "kills"),
+    [(SADDLE, 12), (CURVE, 8), (BENCHMARK, 4)],
+    ids=["saddle", "curve", "benchmark"],
+)
 def test_killed_runs_end_with_the_record_of_one_left_alone(command, kills, tmp_path):
     whole = left_alone(command, tmp_path / "whole")
     folder, moments = tmp_path / "killed", random.Random(1)

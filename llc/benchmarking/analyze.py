@@ -59,18 +59,15 @@ NUMBERS = ("λ̂", "SE", "compared with", "error (%)", "ESS", "R-hat", "kept dra
 
 
 def summary(chains: Chains, target: float | None) -> dict[str, float]:
-    """λ̂ and its diagnostics from the draws; NaN where there is none."""
+    """λ̂ and its diagnostics from the draws; NaN where a chain diverged."""
     kept = chains.kept
-    mean, error = diagnostics.mean_and_error(kept) if len(kept) else (math.nan, math.nan)
-    values = (
-        mean,
-        error,
-        math.nan if target is None else target,
-        100 * (mean / target - 1) if target else math.nan,
-        diagnostics.ess(kept) if len(kept) else math.nan,
-        diagnostics.rhat(kept) if len(kept) else math.nan,
-        kept.size,
-    )
+    mean = error = ess = rhat = math.nan
+    if not chains.num_left_out:
+        mean, error = diagnostics.mean_and_error(kept)
+        ess, rhat = diagnostics.ess(kept), diagnostics.rhat(kept)
+    known = math.nan if target is None else target
+    relative = 100 * (mean / known - 1) if known else math.nan
+    values = (mean, error, known, relative, ess, rhat, kept.size)
     return dict(zip(NUMBERS, values, strict=True))
 
 
@@ -94,6 +91,7 @@ def read_chains(run: Run, burn_in: float | None = None) -> Chains | None:
         None if "distance" not in data else data["distance"].values.astype(float),
         None if energy is None else data["checked"].values,
         None if energy is None else energy.values.astype(float),
+        None if "w" not in data else data["w"].values.astype(float),
     ).finite()
 
 

@@ -80,8 +80,9 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """What the estimate took, warm-up included; neither the problem nor companion chains."""
-        return self.value("timing_warmup") + self.value("timing_sampling")
+        """What the estimate took, search and warm-up included; not the problem or companions."""
+        parts = ("timing_calibration", "timing_warmup", "timing_sampling")
+        return sum(map(self.value, parts))
 
 
 def place(name: str) -> Source:

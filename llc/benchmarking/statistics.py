@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from llc.benchmark_problem import Target
 from llc.benchmarking.runs import Run
 from llc.efficiency import work_normalised_variance
-from llc.reporting.benchmark import Target
 
 Array = NDArray[np.float64]
 
@@ -134,20 +134,16 @@ def summarise(runs: Sequence[Run]) -> list[Summary]:
 def target_of(runs: Sequence[Run], without: str = "") -> Target:
     """What the runs of one family are compared with; `without`: the setting that is to be judged.
 
-    The exact value at this n, γ and nβ; else long reference runs; else the pool of the exact
+    The exact value at this n, γ and nβ; else a long reference run; else the pool of the exact
     samplers, in which no setting is its own judge; else λ, which is the limit for n → ∞ only.
     """
     done = [run for run in runs if run.outcome == "done"]
     kinds = {str(run.info.get("target_kind")): run for run in reversed(done)}
     if "exact" in kinds:
         return Target(kinds["exact"].value("target_llc"), 0.0, "exact")
-    references = {run.seed: run for run in done if run.info.get("target_kind") == "reference"}
-    if references:
-        values = [run.value("target_llc") for run in references.values()]
-        errors = [run.value("target_se") for run in references.values()]
-        return Target(
-            float(np.mean(values)), float(np.linalg.norm(errors)) / len(errors), "reference"
-        )
+    if "reference" in kinds:  # the same run of the same seed for all
+        run = kinds["reference"]
+        return Target(run.value("target_llc"), run.value("target_se"), "reference")
     pool = [run for run in done if run.info.get("llc_status") == "ok" and _is_exact(run)]
     judges = [run for run in pool if run.setting_hash != without]
     if len(judges) >= LEAST_POOL:
@@ -156,7 +152,7 @@ def target_of(runs: Sequence[Run], without: str = "") -> Target:
         return NONE  # it is the only judge
     if any(run.info.get("true_lambda") is not None for run in done):
         known = next(run for run in done if run.info.get("true_lambda") is not None)
-        return Target(known.value("true_lambda"), 0.0, "lambda")
+        return Target(known.value("true_lambda"), math.nan, "lambda")
     return NONE
 
 

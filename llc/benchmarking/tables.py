@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llc.benchmark_problem import Target
 from llc.benchmarking.runs import Run
 from llc.benchmarking.statistics import Summary, target_of
-from llc.reporting.benchmark import Target
 
 Rows = list[dict[str, str]]
 
 KINDS = {
     "exact": "exact at this n, β, γ",
-    "reference": "long HMC runs",
+    "reference": "a long HMC run",
     "pooled": "the exact samplers' runs that are `ok`, pooled; none is its own judge",
     "lambda": "λ, the limit for large n: part of a difference may be the finite n",
 }
@@ -111,10 +111,11 @@ def markdown(table: Rows) -> list[str]:
 
 CSV_KEYS = (
     "llc_mean", "llc_se", "target_llc", "target_se", "target_kind", "relative_error", "z_score",
-    "ess", "rhat", "ess_per_second", "ess_per_fde", "wnv_time", "wnv_fde", "fde", "fde_warmup",
-    "timing_build", "timing_warmup", "timing_sampling", "timing_companions", "acceptance",
-    "step_size_bias", "num_diverged_chains", "llc_status", "num_params", "true_lambda", "run_hash",
-    "code_version",
+    "ess", "rhat", "ess_per_second", "ess_per_fde", "wnv_time", "wnv_fde",
+    "fde", "fde_calibration", "fde_warmup", "fde_companions", "timing_build",
+    "timing_calibration", "timing_warmup", "timing_sampling", "timing_companions",
+    "acceptance", "step_size", "step_size_bias", "num_diverged_chains", "llc_status",
+    "num_params", "true_lambda", "run_hash", "code_version",
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ not equilibrated, compare checkpoints better with one ε given as a number.
 
 import math
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from llc.calibrate.looks import Look
@@ -52,6 +53,7 @@ class Calibration(NamedTuple):
     looks: tuple[Look, ...]
     advice: tuple[str, ...]  # in words, where γ, β, the batches or the length need thought
     gradients: float  # full-data-equivalent, over all chains: at most a tenth of the run's
+    seconds: float  # of this start, where the search was stopped and started again
 
     def table(self) -> list[dict[str, Any]]:
         """One row a look, for a DataFrame, CSV or JSON."""
@@ -66,7 +68,7 @@ class Calibration(NamedTuple):
     def of(cls, plain: Mapping[str, Any]) -> "Calibration":
         """What `plain` was made from."""
         looks = tuple(Look(*look) for look in plain["looks"])
-        return cls(plain["epsilon"], looks, tuple(plain["advice"]), plain["gradients"])
+        return cls(**{**plain, "looks": looks, "advice": tuple(plain["advice"])})
 
 
 def calibrate(
@@ -94,6 +96,7 @@ def calibrate(
     keeper = keeper or Keeper()
     if kept := keeper.kept("found"):
         return Calibration.of(kept)
+    started = perf_counter()
     search = Search(posterior, sampler_config, config, plan, seed, keeper)
     epsilon = FIRST / search.steepness()
     for _ in range(CLIMB):
@@ -103,7 +106,8 @@ def calibrate(
     found = next((look.epsilon for look in checks if search.passes(look)), None)
     found = found or rounded_down(checks[-1].epsilon * min(1.0, search.factor(checks[-1])))
     words = tuple(advice(checks, found, search.share(found), config))
-    calibration = Calibration(found, tuple(search.looks), words, search.gradients)
+    seconds = perf_counter() - started
+    calibration = Calibration(found, tuple(search.looks), words, search.gradients, seconds)
     keeper.keep("found", calibration.plain())
     return calibration
 

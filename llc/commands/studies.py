@@ -31,6 +31,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llc.benchmark_problem import check
 from llc.commands.lines import grid
 from llc.config import BenchmarkConfig, ConfigError, ProblemConfig, SamplerConfig, parse
 
@@ -178,6 +179,7 @@ def _planned(where: str, updates: Updates) -> Planned:
     device = nested.pop("device", None)
     try:
         config = parse(BenchmarkConfig, nested)
+        check(config)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     return Planned(where, updates, config if device is None else replace(config, device=device))

@@ -26,7 +26,11 @@ PROBLEMS: dict[str, tuple[str, ...]] = {  # name: the options it takes
     "gaussian_mixture": (),
 }
 LINEAR = ("dln", "reduced_rank")
+# Whose E[nβ(L − L(w*))] at n is known; of a normal crossing only up to so many parameters.
+EXACT = ("quadratic", "normal_crossing", "tanh", "gaussian_mixture")
+MAX_QUADRATURE = 3
 COMMON = ("name", "target_params", "num_training_data", "seed")
+SPELT_OUT = {"preconditioner": "none", "correction": False}  # the same as None
 BENCHMARK_CHAINS = SGLDConfig(
     epsilon=1e-4, gamma=1.0, num_steps=20_000, batch_size=100, burn_in_prop=0.5
 )
@@ -60,6 +64,19 @@ class ProblemConfig:
         given = {key: getattr(self, key) for key in PROBLEMS[self.name]}
         return {key: value for key, value in given.items() if value is not None}
 
+    @property
+    def has_exact(self) -> bool:
+        """Whether there is an exact value to compare with, at this very n."""
+        size = self.target_params if self.exponents is None else len(self.exponents)
+        many = self.name == "normal_crossing" and (size or 2) > MAX_QUADRATURE
+        return self.name in EXACT and not many
+
+    @property
+    def improper_without_gamma(self) -> bool:
+        """Whether its exact value needs γ > 0, since some direction is flat."""
+        bowl = self.name == "quadratic" and all(self.curvatures or (1.0,))
+        return self.has_exact and not bowl
+
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for an option that the problem would ignore."""
         for key, value in vars(self).items():
@@ -74,14 +91,24 @@ class ProblemConfig:
                 f"{prefix}curvature_range={list(self.curvature_range)}: must be two numbers, such "
                 "as '[0.01, 1.0]'"
             )
+        if self.curvature_range is not None and self.curvatures is not None:
+            raise ConfigError(
+                f"{prefix}curvature_range={list(self.curvature_range)}: would be ignored with "
+                "curvatures: leave one of them out"
+            )
 
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """A long float64 HMC run, where the problem has no exact value to compare with."""
+    """A long float64 HMC run to compare with, where the problem has no exact value."""
 
     num_steps: Count | None = None  # None: no reference
     num_chains: Count = 4
+
+    def check(self, prefix: str = "") -> None:
+        """Raise ConfigError where too few draws would be left."""
+        if self.num_steps is not None:
+            SamplerConfig("hmc", num_steps=self.num_steps).applied(SGLDConfig(), 1, prefix)
 
 
 @dataclass(frozen=True)
@@ -124,12 +151,20 @@ class BenchmarkConfig(Tempered, Sampled):
     def check(self, prefix: str = "") -> None:
         """Raise ConfigError for values that cannot go together, or not on this machine."""
         self.check_sampler(prefix, linear=self.problem_config.name in LINEAR)
-        if self.reference_config.num_steps and not self.sgld_config.gamma:
-            raise ConfigError(
-                f"{prefix}sgld_config.gamma=0.0: must be > 0 for reference_config.num_steps: the "
-                "reference's trajectories take π/(2√gamma)"
-            )
+        reason = None
+        if self.problem_config.improper_without_gamma:
+            reason = f"{self.problem_config.name} has flat directions"
+        elif self.reference is not None:
+            reason = "the reference's trajectories take π/(2√gamma)"
+        if reason and not self.sgld_config.gamma:
+            raise ConfigError(f"{prefix}sgld_config.gamma=0.0: must be > 0: {reason}")
         check_device(self.device, prefix)
+
+    @property
+    def reference(self) -> ReferenceConfig | None:
+        """The reference run, where there is to be one."""
+        wanted = self.reference_config.num_steps and not self.problem_config.has_exact
+        return self.reference_config if wanted else None
 
     def target(self) -> dict[str, Any]:
         """What fixes the number that is estimated: runs that agree in it form a family."""
@@ -143,15 +178,17 @@ class BenchmarkConfig(Tempered, Sampled):
     def reads(self) -> dict[str, Any]:
         """Everything that this run depends on, and nothing that its sampler leaves unread."""
         own, kind, chains = self.sampler_config, self.sampler_config.kind, self.sampling
+        options = {key: getattr(own, key) for key in kind.reads}
+        options |= {key: None for key, value in SPELT_OUT.items() if options.get(key) == value}
         lengths = ["num_steps", "burn_in_prop", "num_chains", "thin"]
         lengths += [] if kind.finds_step else ["epsilon"]
         lengths += [] if kind.full_data else ["batch_size", "shared_batches"]
         return {
             "target": self.target(),
-            "sampler": {key: getattr(own, key) for key in ("name", *kind.reads)},
+            "sampler": {"name": own.name, **options},
             "chains": {key: getattr(chains, key) for key in lengths},
             "full_data_trace": kind.full_data or not self.loss_trace_minibatch,
-            "reference": vars(self.reference_config) if self.reference_config.num_steps else None,
+            "reference": None if self.reference is None else vars(self.reference),
             "seed": self.seed,
             "device": self.device,
             "dtype": self.dtype_value,

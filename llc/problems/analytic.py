@@ -13,7 +13,7 @@ from llc import theory
 from llc.config import ConfigError
 from llc.models.functions import FunctionLoss, potential_loss
 from llc.params import Params, count
-from llc.problems.base import Exact, Problem, Setting, fixed_size, whole
+from llc.problems.base import Exact, Plan, Problem, Setting, fixed_size, whole
 from llc.problems.oracles import (
     FloatArray,
     by_quadrature,
@@ -35,7 +35,7 @@ def quadratic(
     *,
     curvatures: Sequence[float] | None = None,
     curvature_range: tuple[float, float] = (0.01, 1.0),
-) -> Problem:
+) -> Plan:
     """L(w) = ½ Σ hᵢ wᵢ², the same for every example; λ = (number of hᵢ > 0)/2.
 
     The hᵢ are the `curvatures`, 0 for a flat direction, or else `target_params` of them, evenly
@@ -67,7 +67,7 @@ def quadratic(
     )
 
 
-def normal_crossing(setting: Setting, *, exponents: Sequence[int] | None = None) -> Problem:
+def normal_crossing(setting: Setting, *, exponents: Sequence[int] | None = None) -> Plan:
     """L(w) = ∏ wᵢ^{2kᵢ}, the same for every example, at w* = 0 (Watanabe 2009, section 2.4).
 
     exponents: the kᵢ, by default (1, …, 1), `target_params` or two of them.
@@ -94,7 +94,7 @@ def normal_crossing(setting: Setting, *, exponents: Sequence[int] | None = None)
     )
 
 
-def tanh(setting: Setting) -> Problem:
+def tanh(setting: Setting) -> Plan:
     """One hidden tanh unit on answers that are all zero, at a = b = 0.
 
         L_n(a, b) = a² (1/n) Σ_i tanh²(b x_i),    x_i ~ N(0, 1).
@@ -129,7 +129,7 @@ def tanh_losses(weights: Params, examples: Tensor) -> Tensor:
     return (a * torch.tanh(b * examples.squeeze(-1))).square()
 
 
-def gaussian_mixture(setting: Setting) -> Problem:
+def gaussian_mixture(setting: Setting) -> Plan:
     """The mixture (1 − α) N(0, 1) + α N(b, 1) on a sample of N(0, 1), at w* = (θ, b) = (0, 0).
 
         ℓ(w, x) = −log p(x|w)/p(x|w*) = log(1 + θ²) − log(1 + θ² exp(bx − b²/2)),  α = θ²/(1 + θ²).
@@ -179,8 +179,8 @@ def _at_zero(
     known: Coefficient,
     reason: str,
     exact: Exact | None,
-) -> Problem:
+) -> Plan:
     """The problem at w* = 0, checked to be of the size that is asked for."""
     centre = {leaf: setting.put(torch.zeros(shape)) for leaf, shape in loss.shapes.items()}
     fixed_size(setting, count(loss.shapes), description)
-    return Problem(name, description, loss, centre, known, reason, exact)
+    return lambda: Problem(name, description, loss, centre, known, reason, exact)

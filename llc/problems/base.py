@@ -45,6 +45,9 @@ class Problem:
         return self.loss.num_examples
 
 
+Plan = Callable[[], Problem]  # all that was asked for is checked; calling it does the work
+
+
 class Setting(NamedTuple):
     """What every problem is asked for."""
 
@@ -79,6 +82,6 @@ def fixed_size(setting: Setting, size: int, which: str) -> None:
     """Raise ConfigError when another number of parameters is asked for than `size`."""
     if setting.target_params not in (None, size):
         raise ConfigError(
-            f"target_params={setting.target_params}: {which} has {size} parameters: leave "
-            "target_params out"
+            f"target_params={setting.target_params}: {which} has {size} parameters: leave it "
+            "at None"
         )

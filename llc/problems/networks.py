@@ -1,6 +1,7 @@
 """Networks with squared loss: perceptrons at a trained parameter, linear networks at the truth."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from llc.models.base import StackedLoss
 from llc.models.dln import LinearLoss
 from llc.models.mlp import MLPLoss
 from llc.params import Params, count, stack, to
-from llc.problems.base import Problem, Setting, whole
+from llc.problems.base import Plan, Problem, Setting, whole
 from llc.problems.sizing import Widths, fit
 from llc.sampling.threads import intra_op_threads
 from llc.streams import Stream
@@ -33,7 +34,7 @@ def perceptron(
     noise_std: float = 0.1,
     erm_steps: int = 5000,
     learning_rate: float = 1e-3,
-) -> Problem:
+) -> Plan:
     """An MLP of `depth` hidden layers at a trained parameter.
 
     Data: x ~ N(0, I), y = f(x; w₀) + N(0, `noise_std`²), w₀ a network of the same shape. w*: Adam
@@ -51,12 +52,6 @@ def perceptron(
         lambda hidden: (ends[0], *hidden, ends[1]),
         lambda sizes: count(mlp.shapes(sizes)),
     )
-    function, source = ACTIVATIONS[activation], setting.generator("model")
-    truth, start = (mlp.init(widths, source, torch.float64) for _ in range(2))
-    inputs = setting.inputs(in_dim)
-    answers = mlp.apply(stack([truth]), inputs, function)[0]
-    noise = torch.randn(answers.shape, generator=source, dtype=torch.float64)
-    targets = answers + noise_std * noise
     config = TrainingConfig(
         optim="adam",
         learning_rate=learning_rate,
@@ -64,6 +59,18 @@ def perceptron(
         batch_size=min(ERM_BATCH, setting.num_training_data),
         num_steps=whole("erm_steps", erm_steps, 1),
     )
+    return partial(_perceptron, activation, setting, widths, noise_std, config)
+
+
+def _perceptron(
+    activation: str, setting: Setting, widths: Widths, noise_std: float, config: TrainingConfig
+) -> Problem:
+    function, source = ACTIVATIONS[activation], setting.generator("model")
+    truth, start = (mlp.init(widths, source, torch.float64) for _ in range(2))
+    inputs = setting.inputs(widths[0])
+    answers = mlp.apply(stack([truth]), inputs, function)[0]
+    noise = torch.randn(answers.shape, generator=source, dtype=torch.float64)
+    targets = answers + noise_std * noise
     trained = _trained(MLPLoss(inputs, targets, widths, function), start, config, setting.seed)
     return Problem(
         f"{activation}_mlp",
@@ -75,7 +82,7 @@ def perceptron(
     )
 
 
-def deep_linear(setting: Setting, *, depth: int = 3, rank: int | None = None) -> Problem:
+def deep_linear(setting: Setting, *, depth: int = 3, rank: int | None = None) -> Plan:
     """A deep linear network at an aligned truth of rank `rank` (half the least width), no noise.
 
     All `depth` + 1 widths are as equal as the number of parameters allows.
@@ -83,7 +90,7 @@ def deep_linear(setting: Setting, *, depth: int = 3, rank: int | None = None) ->
     return _linear("dln", setting, whole("depth", depth, 1) + 1, lambda sizes: sizes, rank)
 
 
-def reduced_rank(setting: Setting, *, rank: int | None = None) -> Problem:
+def reduced_rank(setting: Setting, *, rank: int | None = None) -> Plan:
     """Reduced-rank regression y = B A x, half as many hidden units as inputs or outputs, no noise.
 
     w* is aligned, of rank `rank` (half the hidden units). λ there is that of Aoyagi & Watanabe
@@ -98,7 +105,7 @@ def _linear(
     free: int,
     layout: Callable[[Widths], Widths],
     rank: int | None,
-) -> Problem:
+) -> Plan:
     target = setting.target_params or DEFAULT_PARAMS
     widths = fit(target, free, layout, lambda sizes: count(dln.shapes(sizes)))
     least = min(widths)
@@ -110,12 +117,16 @@ def _linear(
             f"num_training_data={setting.num_training_data}: fewer than the {widths[0]} inputs do "
             f"not determine the product, nor λ: use {widths[0]} or more"
         )
+    return partial(_aligned, name, setting, widths, chosen)
+
+
+def _aligned(name: str, setting: Setting, widths: Widths, rank: int) -> Problem:
     source = setting.generator("model")
-    teacher = make_teacher("aligned_rank", widths, source, setting.dtype, rank=chosen)
+    teacher = make_teacher("aligned_rank", widths, source, setting.dtype, rank=rank)
     centre = to(teacher.params, setting.device, setting.dtype)
     return Problem(
         name,
-        f"linear network {_joined(widths)}, aligned rank {chosen}",
+        f"linear network {_joined(widths)}, aligned rank {rank}",
         LinearLoss(setting.put(setting.inputs(widths[0])), dln.product(stack([centre])), widths),
         centre,
         Coefficient(deep_linear_local(widths, teacher.partial_ranks), None),

@@ -9,9 +9,9 @@ import torch
 
 from llc.config import ConfigError
 from llc.problems import analytic, networks
-from llc.problems.base import Problem, Setting, whole
+from llc.problems.base import Plan, Problem, Setting, whole
 
-BUILDERS: dict[str, Callable[..., Problem]] = {
+BUILDERS: dict[str, Callable[..., Plan]] = {
     "relu_mlp": partial(networks.perceptron, "relu"),
     "tanh_mlp": partial(networks.perceptron, "tanh"),
     "gelu_mlp": partial(networks.perceptron, "gelu"),
@@ -43,6 +43,28 @@ def make(
     options: what else the problem lets one choose, see `options_of`.
     Raises: ConfigError for an unknown name or option, or a value that cannot be met.
     """
+    return plan(
+        name,
+        target_params=target_params,
+        seed=seed,
+        num_training_data=num_training_data,
+        dtype=dtype,
+        device=device,
+        **options,
+    )()
+
+
+def plan(
+    name: str,
+    *,
+    target_params: int | None = None,
+    seed: int = 0,
+    num_training_data: int = 10_000,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    **options: Any,
+) -> Plan:
+    """What `make` calls to get the problem, after everything has been checked and chosen."""
     if name not in BUILDERS:
         raise ConfigError(f"problem={name!r}: must be one of {', '.join(NAMES)}")
     known = options_of(name)

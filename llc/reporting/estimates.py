@@ -54,11 +54,16 @@ def peak_memory_mb() -> float:
 
 def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, title: str) -> None:
     """Traces as NetCDF, the picture, and the thinned curves, all under `prefix`."""
+    with tracking.artifact(_run, f"{prefix}llc.png") as path:
+        estimate_figure(estimate, known, title).savefig(path, dpi=150)
+    save_numbers(_run, estimate, prefix, title)
+
+
+def save_numbers(_run: Any, estimate: LLCEstimate, prefix: str, title: str) -> None:
+    """Traces as NetCDF, the thinned curves, and what ε was found from, all under `prefix`."""
     trace = estimate.trace
     with tracking.artifact(_run, f"{prefix}traces.nc") as path:
         to_inference_data(estimate).to_netcdf(str(path), engine="h5netcdf")
-    with tracking.artifact(_run, f"{prefix}llc.png") as path:
-        estimate_figure(estimate, known, title).savefig(path, dpi=150)
     if estimate.calibration:
         looks = pd.DataFrame(looks_of(estimate))
         with tracking.artifact(_run, f"{prefix}calibration.csv") as path:
@@ -99,14 +104,18 @@ def report(label: str, estimate: LLCEstimate, known: float | None, *, verbose: b
     if estimate.calibration:
         lines.insert(-1, f"  ε               {estimate.epsilon:g}, found by calibration")
         lines += [f"  note            {words}" for words in estimate.advice]
-    if verbose:
-        chains = ", ".join(f"{value:.4g}" for value in estimate.per_chain)
-        lines += [
-            f"  per chain       {chains}",
-            f"  from above      {estimate.cooled_mean:.4g} ± {estimate.cooled_error:.2g}",
-            f"  drift           {estimate.drift:+.2g} ± {estimate.drift_error:.2g}",
-            f"  acceptance      {estimate.acceptance:.3f}",
-        ]
-        if not math.isnan(estimate.step_size_bias):  # where the sampler has one
-            lines.append(f"  step-size bias  {estimate.step_size_bias:+.2g}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(evidence(estimate) if verbose else [])])
+
+
+def evidence(estimate: LLCEstimate) -> list[str]:
+    """What the status rests on, line by line."""
+    chains = ", ".join(f"{value:.4g}" for value in estimate.per_chain)
+    lines = [
+        f"  per chain       {chains}",
+        f"  from above      {estimate.cooled_mean:.4g} ± {estimate.cooled_error:.2g}",
+        f"  drift           {estimate.drift:+.2g} ± {estimate.drift_error:.2g}",
+        f"  acceptance      {estimate.acceptance:.3f}",
+    ]
+    if not math.isnan(estimate.step_size_bias):  # where the sampler has one
+        lines.append(f"  step-size bias  {estimate.step_size_bias:+.2g}")
+    return lines

@@ -27,6 +27,7 @@ class Schedule:
     shared_batches: bool = False  # one minibatch for all chains instead of one each
     full_data_trace: bool = False  # trace L_n(w_t) instead of the minibatch loss
     distances: bool = False  # trace ‖w_t − w*‖
+    coordinates: int = 0  # trace w_t − w* at so many coordinates
 
 
 class Feed:

@@ -134,6 +134,7 @@ class _Chains:
             schedule.thin,
             schedule.full_data_trace,
             schedule.distances,
+            schedule.coordinates,
             self.sampler.warm_up,
         )
         at = posterior.centre if where is None else posterior.layout.pack(where)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,11 +26,14 @@ from llc.tracking.quiet_sacred import (
 DEPENDENCIES = ("torch", "sacred", "numpy", "scipy", "arviz", "xarray")
 
 
-def experiment(name: str, config_class: type) -> Any:
+def experiment(
+    name: str, config_class: type, check: Callable[[Any], None] = lambda config: None
+) -> Any:
     """Return a `sacred.Experiment` whose configuration is the dataclass `config_class`.
 
     The configuration is parsed strictly before any observer starts, so that a run never begins
-    with a key or value that means nothing. `run.json` names the commit, the sources (the calling
+    with a key or value that means nothing; `check` may refuse (ConfigError) what the dataclass
+    cannot know to be impossible. `run.json` names the commit, the sources (the calling
     script and all of `llc`) and the versions of what the numbers depend on.
 
     Raises:
@@ -43,7 +47,7 @@ def experiment(name: str, config_class: type) -> Any:
     ex = sacred.Experiment(name, interactive=True, save_git_info=False)
     ex.config_class = config_class
     ex.add_config(as_plain(config_class()))
-    ex.config_hook(_strict(config_class))
+    ex.config_hook(_strict(config_class, check))
     # A progress bar redraws its line: the record keeps the last state, not every redraw.
     ex.captured_out_filter = apply_backspaces_and_linefeeds
     # Sacred takes the module that constructs an experiment for its main file: that is us.
@@ -55,15 +59,15 @@ def experiment(name: str, config_class: type) -> Any:
     return ex
 
 
-def _strict(config_class: type) -> Any:
-    def check(config: Any, command_name: Any, logger: Any) -> dict[str, Any]:
-        parse(config_class, config)
+def _strict(config_class: type, check: Callable[[Any], None]) -> Any:
+    def hook(config: Any, command_name: Any, logger: Any) -> dict[str, Any]:
+        check(parse(config_class, config))
         # Sacred seeds its own generators from the value as it stands, and takes only an int.
         if type(config["seed"]) is not int:
             raise ConfigError(f"seed={config['seed']!r}: write it without a decimal point or 'e'")
         return {}
 
-    return check
+    return hook
 
 
 def _set_provenance(ex: Any, script: str | None, doc: str) -> None:
