@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from llc.benchmarking.statistics import Summary
 from llc.figures import COLOURS
@@ -37,7 +40,7 @@ def comparison_figure(families: Sequence[tuple[str, Sequence[Summary]]]) -> Figu
             right.set_xlabel("seconds for 1 %", fontsize=7)
     for ax in panels.flat[2 * len(families) :]:
         ax.set_axis_off()
-    figure.legend(handles=_key(panels[0][0]), loc="outside lower center", ncols=5, fontsize=7)
+    figure.legend(handles=_key(), loc="outside lower center", ncols=5, fontsize=7)
     return figure
 
 
@@ -73,13 +76,13 @@ def signed(ax: Axes, labels: Sequence[str], summaries: Mapping[str, Summary]) ->
 
 
 def costs(ax: Axes, labels: Sequence[str], summaries: Mapping[str, Summary]) -> None:
-    """Pale where a bias is certain: there a longer run does not help."""
+    """Hatched where a bias is certain: there a longer run does not help."""
     for place, label in zip(_places(labels), labels, strict=True):
         cost = summaries[label].cost() if label in summaries else math.nan
         if math.isfinite(cost) and cost > 0:
-            biased = summaries[label].is_biased
-            style = {"color": "white", "edgecolor": COLOURS[5], "hatch": "////"}
-            ax.barh(place, cost, height=0.6, lw=0.6, **(style if biased else {"color": COLOURS[0]}))
+            (bar,) = ax.barh(place, cost, height=0.6, lw=0.6, color=COLOURS[0])
+            if summaries[label].is_biased:
+                bar.set(facecolor="white", edgecolor=COLOURS[5], hatch="////")
     ax.set_xscale("log")
     ax.set_yticks(_places(labels), [])
     _rows(ax, labels)
@@ -97,19 +100,14 @@ def _places(labels: Sequence[str]) -> list[int]:
     return list(range(len(labels)))[::-1]
 
 
-def _key(ax: Axes) -> list[object]:
+def _key() -> list[Artist]:
     """What the marks mean."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    def point(marker: str, face: str, label: str, colour: str = COLOURS[0]) -> Line2D:
-        style = {"marker": marker, "color": colour, "markerfacecolor": face, "label": label}
-        return Line2D([], [], ls="", ms=4, **style)
-
+    blue, orange = COLOURS[0], COLOURS[5]
+    far = f"beyond ±{LARGEST:.0f} %"
     return [
-        point("o", COLOURS[0], "`ok`"),
-        point("o", "white", "not `ok`"),
-        point("x", "white", f"beyond ±{LARGEST:.0f} %", COLOURS[5]),
-        Patch(color=COLOURS[0], label="cost"),
-        Patch(facecolor="white", edgecolor=COLOURS[5], hatch="////", label="at least: biased"),
+        Line2D([], [], ls="", ms=4, marker="o", color=blue, label="`ok`"),
+        Line2D([], [], ls="", ms=4, marker="o", color=blue, markerfacecolor="w", label="not `ok`"),
+        Line2D([], [], ls="", ms=4, marker="x", color=orange, label=far),
+        Patch(color=blue, label="cost"),
+        Patch(facecolor="white", edgecolor=orange, hatch="////", label="at least: biased"),
     ]

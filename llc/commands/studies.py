@@ -110,7 +110,10 @@ def _yaml(text: str) -> Any:
     Loader.add_constructor(
         "tag:yaml.org,2002:map",
         lambda loader, node: _once(
-            [[loader.construct_object(part, deep=True) for part in pair] for pair in node.value]
+            [
+                (loader.construct_object(key, deep=True), loader.construct_object(own, deep=True))
+                for key, own in node.value
+            ]
         ),
     )
     try:
