@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier clean
+.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier samplers \
+	clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -41,6 +42,9 @@ saddle: $(VENV)/.runtime  ## λ̂ along saddle-to-saddle training, write docs/sa
 
 classifier: $(VENV)/.runtime  ## learning rate and final λ̂ of a classifier, write docs/classifier.md
 	$(BIN)/python -m studies.classifier
+
+samplers: $(VENV)/.runtime  ## which sampler, at what cost? write docs/samplers.md (25 minutes on two cores)
+	$(BIN)/python -m studies.samplers
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache
