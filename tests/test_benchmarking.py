@@ -201,11 +201,11 @@ def test_the_spread_between_seeds_counts():
     assert (own.mean, own.deviation) == (10.5, pytest.approx(deviation))
     assert own.standard_error == pytest.approx(deviation / 2)
     assert own.z_score == pytest.approx(0.5 / (deviation / 2))
-    assert own.rms_error == pytest.approx(math.sqrt((1 + 0 + 1 + 4) / 4) / 10)
+    assert own.rms_error == pytest.approx(deviation / 10)  # a bias of 0.8 SE adds nothing
     assert own.seconds == 4.0
     assert own.wnv_time == pytest.approx(deviation**2 * 4)
     assert own.wnv_fde == pytest.approx(deviation**2 * 1000)
-    assert own.cost(0.01) == pytest.approx(1.5 / 100 * 1e4 * 4)
+    assert own.cost(0.01) == pytest.approx(deviation**2 / 100 * 1e4 * 4)
     (row,) = rows([own])
     assert row["SD/SE"] == f"{deviation / 0.1:.2g}"
 
@@ -217,6 +217,7 @@ def test_a_bias_does_not_look_cheap():
     one, two = summarise([*biased, *honest])
     assert one.wnv_time < two.wnv_time
     assert one.cost() > 10 * two.cost()
+    assert one.rms_error == pytest.approx(0.2, rel=0.02)
     assert (one.is_biased, two.is_biased) == (True, False)
     assert [row["1 % (s)"][0] == ">" for row in rows([one, two])] == [True, False]
 

@@ -67,6 +67,9 @@ def signed(ax: Axes, labels: Sequence[str], summaries: Mapping[str, Summary]) ->
             words = f"{missing} without λ̂"
             ax.text(0.99, place, words, fontsize=6, ha="right", va="center", color=COLOURS[5],
                     transform=ax.get_yaxis_transform())  # fmt: skip
+    if all(own.target.value is None for own in summaries.values()):
+        ax.text(0.5, 0.5, "nothing to compare with", fontsize=7, ha="center", color="0.4",
+                transform=ax.transAxes)  # fmt: skip
     ax.axvline(0, color="black", lw=0.8, zorder=0)
     ax.set_xscale("symlog", linthresh=LINEAR)
     ax.set_xlim(-1.3 * LARGEST, 1.3 * LARGEST)
@@ -84,6 +87,8 @@ def costs(ax: Axes, labels: Sequence[str], summaries: Mapping[str, Summary]) -> 
             if summaries[label].is_biased:
                 bar.set(facecolor="white", edgecolor=COLOURS[5], hatch="////")
     ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.set_xlim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
     ax.set_yticks(_places(labels), [])
     _rows(ax, labels)
 

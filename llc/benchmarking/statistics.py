@@ -73,8 +73,16 @@ class Summary:
 
     @property
     def rms_error(self) -> float:
-        """Root mean square of the errors: the spread and the bias together."""
-        return float(np.sqrt(np.mean(self.errors**2))) if len(self.errors) else math.nan
+        """Root mean square of the relative error of a run: √(spread² + bias²)/target.
+
+        The square of the bias is freed of what its own error adds to it, or with few seeds luck
+        would decide. It is left out where there is no target at this n.
+        """
+        error = math.hypot(self.standard_error, self.target.error)
+        excess = self.bias**2 - error**2  # NaN where there is no such target
+        squared = self.deviation**2 + (excess if excess > 0 else 0.0)
+        scale = abs(self.target.value or self.mean)
+        return math.sqrt(squared) / scale if scale > 0 else math.nan
 
     @property
     def wnv_time(self) -> float:
@@ -89,7 +97,7 @@ class Summary:
         """Seconds for a relative `error`: (rms error/error)² × the seconds of a run.
 
         Of an estimate without bias this is WNV in units of the target; a bias counts in full,
-        although no longer run would remove it: then this is what it takes at the very least.
+        although no longer run removes it: where there is one this is what it takes at the least.
         """
         return (self.rms_error / error) ** 2 * self.seconds
 
