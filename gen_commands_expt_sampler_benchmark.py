@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*lines, sep="\n")
         return 0
     if chosen.path is None:
-        return run_all(lines, min(MAX_WORKERS, os.cpu_count() or 1))
+        return run_all(lines, min(MAX_WORKERS, os.cpu_count() or 1)) if lines else 0
     return deliver(lines, chosen.path, bool(chosen.overwrite))
 
 

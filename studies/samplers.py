@@ -162,9 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", type=Path, default=ROOT / "studies" / "samplers.yaml")
     parser.add_argument("--page", action="store_true", help="run nothing")
     chosen = parser.parse_args(argv)
-    code = 0
-    if not chosen.page:
-        code = run_all(commands(chosen.study, force=False), WORKERS)
+    lines = [] if chosen.page else commands(chosen.study, force=False)
+    code = run_all(lines, WORKERS) if lines else 0
     runs, unread = of_study(chosen.study)
     PAGE.write_text(page(chosen.study, runs, unread), encoding="utf-8")
     print(f"{len(runs)} runs in {PAGE}")

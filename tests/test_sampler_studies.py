@@ -260,6 +260,16 @@ def test_a_run_that_diverged_is_not_made_again(study):
     assert left("small.yaml") == [lines[0], *lines[2:]]
 
 
+def test_nothing_left(study, capsys):
+    one = {"base": {"do_plot": False, "sgld_config": {"num_steps": 20}}, "samplers": [{}]}
+    path = study(one, "one.json")
+    (line,) = generator.commands(path)
+    assert start(line) == 0
+    assert left(path) == []
+    assert generator.main([str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 commands in out.txt"
+
+
 def test_the_recorded_hash_is_that_of_the_line(study):
     run = read_study(study())[0]
     assert start(generator.commands(Path("small.yaml"))[0]) == 0

@@ -50,7 +50,8 @@ def deliver(lines: Sequence[str], path: Path, overwrite: bool) -> int:
         files.write(lines, path, overwrite=True)
     except ValueError as error:
         return _refuse(str(error))
-    print(f"{len(lines)} commands in {path}; to run them:\n  {files.submission(path, len(lines))}")
+    hint = f"; to run them:\n  {files.submission(path, len(lines))}" if lines else ""
+    print(f"{len(lines)} commands in {path}{hint}")
     return 0
 
 
