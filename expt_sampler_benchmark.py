@@ -7,7 +7,8 @@ the scalars, under the sampler's name (`hmc_llc_mean`) and without it for one ta
 `SAMPLER_metrics.json` holds the former alone, `traces.nc` the traces (ArviZ opens it),
 `diagnostics.png` the panels. λ̂ is compared with the exact value at this n, γ and β where the
 problem has one, else with a long HMC run (`reference_config.num_steps`), else with λ; `target_kind`
-says which. Exit codes as for `expt_dln.py`.
+says which. The named configs set `problem_config.target_params`: problems of two parameters want it
+back at None. Exit codes as for `expt_dln.py`.
 """
 
 import json
@@ -33,7 +34,7 @@ ex = tracking.experiment("sampler_benchmark", BenchmarkConfig, check)
 def quick():
     # A deep linear network of some 100 parameters: a few seconds with any sampler.
     problem_config = {"name": "dln", "target_params": 100, "num_training_data": 1000}
-    sgld_config = {"epsilon": 1e-4, "num_steps": 2000, "num_chains": 2, "batch_size": 100}
+    sgld_config = {"epsilon": 1e-4, "num_steps": 10_000, "num_chains": 2, "batch_size": 100}
 
 
 @ex.named_config
