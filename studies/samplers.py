@@ -34,15 +34,17 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "samplers.md"
 PICTURE = PAGE.parent / "figures" / "samplers.png"
 WORKERS = 2
+AT_THIS_N = ("exact", "reference", "pooled")  # targets with which λ̂ should agree
 CLOSE = 2.0  # times the least cost on a problem: as good as the best
 
 
 def of_study(study: Path) -> tuple[list[Run], list[str]]:
-    """The recorded runs of the study's families, in the order of the study, and what is unread."""
+    """The recorded runs of the study as it is now, in its order, and what is unread."""
     runs, unread = load([f"./outputs/{study.stem}/"])
-    wanted = {run.config.family: None for run in read_study(study)}
-    grouped = families(runs)
-    return [run for family in wanted for run in grouped.get(family, [])], unread
+    order = {run.config.run_hash(""): k for k, run in enumerate(read_study(study))}
+    places = {id(run): order.get(run.config.run_hash("")) for run in runs}
+    wanted = [run for run in runs if places[id(run)] is not None]
+    return sorted(wanted, key=lambda run: places[id(run)] or 0), unread
 
 
 def costs(summaries: Iterable[Summary]) -> dict[str, float]:
@@ -68,8 +70,8 @@ def overview(summaries: Mapping[str, Sequence[Summary]]) -> Rows:
         mine = {f: own for f, of in summaries.items() for own in of if own.label == label}
         cost = {f: costs([own])[label] / least[f] for f, own in mine.items() if costs([own])}
         statuses = sum((own.statuses for own in mine.values()), Counter[str]())
-        errors = np.concatenate([np.abs(own.errors) for own in mine.values()])
-        errors = errors[np.isfinite(errors)]
+        judged = [np.abs(own.errors) for own in mine.values() if own.target.kind in AT_THIS_N]
+        errors = np.concatenate([*judged, np.empty(0)])
         table.append(
             {
                 "sampler": label,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llc.benchmarking.runs import Run, load
-from llc.benchmarking.statistics import Summary, families, summarise
+from llc.benchmarking.statistics import Summary, families, summarise, target_of
 from llc.benchmarking.tables import LEGEND, heading, record, rows, text
 
 EXAMPLE = "example: python -m llc compare outputs/samplers localhost:27017:samplers --csv runs.csv"
@@ -72,11 +72,17 @@ def draw(grouped: dict[str, list[Run]], summaries: dict[str, list[Summary]], pat
     """
     from llc.benchmarking.figures import comparison_figure  # matplotlib takes half a second
 
-    titled = [(heading(own).partition(":")[0], summaries[name]) for name, own in grouped.items()]
+    titled = [(title(own), summaries[name]) for name, own in grouped.items()]
     try:
         comparison_figure(titled).savefig(path, dpi=110)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def title(runs: Sequence[Run]) -> str:
+    """Of a family's panels; says so where the errors are against λ for want of something better."""
+    against = ", against λ" if target_of(runs).kind == "lambda" else ""
+    return heading(runs).partition(":")[0] + against
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -53,8 +53,7 @@ class Run:
     def setting(self) -> Mapping[str, Any]:
         """What the sampler reads, without target and seed."""
         values = self.config.reads()
-        own = {key: values[key] for key in values if key not in ("target", "seed")}
-        return {**own, "device": self.found.config.get("device", "auto")}
+        return {key: values[key] for key in values if key not in ("target", "seed")}
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -116,8 +115,9 @@ def load(sources: Iterable[str]) -> tuple[list[Run], list[str]]:
 
 
 def _run(found: Found) -> Run:
-    # Whether a device exists does not matter any more.
+    # Whether its device exists here does not matter any more.
     config = parse(BenchmarkConfig, {**found.config, "device": "auto"})
+    config = replace(config, device=str(found.config.get("device", "auto")))
     return Run(found, config, outcome(found))
 
 

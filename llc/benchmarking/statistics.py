@@ -59,11 +59,18 @@ class Summary:
 
     @property
     def is_biased(self) -> bool:
-        """Whether a bias is certain to 99 % (Student's t over the seeds)."""
-        freedom = len(self.done) - 1
-        if freedom < 1:
+        """Whether a bias is certain to 99 % by the spread (Student's t) and the runs' own errors.
+
+        By both: a few seeds agree by chance in one of the hundred settings of a study.
+        """
+        count = len(self.done)
+        if count < 2:
             return False
-        return abs(self.z_score) > float(stats.t.ppf((1 + SURE) / 2, freedom))
+        own = math.hypot(self.own_error / math.sqrt(count), self.target.error)
+        return bool(
+            abs(self.z_score) > stats.t.ppf((1 + SURE) / 2, count - 1)
+            and abs(self.bias) > stats.norm.ppf((1 + SURE) / 2) * own
+        )
 
     @property
     def errors(self) -> Array:

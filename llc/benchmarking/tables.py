@@ -22,11 +22,11 @@ LEGEND = """\
 λ̂ ± SE: mean over the seeds and its standard error from their spread (of a single seed: its own).
 SD/SE: the spread between seeds over the standard error that a run gives itself; above 1 the runs
 are too sure of themselves. bias/SE: mean error over its standard error; * where a bias is certain
-to 99 % (Student's t over the seeds). rms: √(spread² + bias²), relative, the bias freed of its own
-error. 1 %: seconds for that to be 1 %, (rms/1 %)² × seconds of a run; where a bias is certain (>)
-no longer run removes it. WNV: (spread between seeds)² × cost, in seconds and in gradients
-over all data (FDE); it does not see a bias. ESS/s, ESS/FDE: medians. R-hat: the largest. Seconds
-and FDE include warm-up and burn-in."""
+to 99 % by the spread (Student's t) and by the runs' own errors alike. rms: √(spread² + bias²),
+relative, the bias freed of its own error. 1 %: seconds for that to be 1 %, (rms/1 %)² × seconds of
+a run; where a bias is certain (>) no longer run removes it. WNV: (spread between seeds)² × cost,
+in seconds and in gradients over all data (FDE); it does not see a bias. ESS/s, ESS/FDE: medians.
+R-hat: the largest. Seconds and FDE include warm-up and burn-in."""
 
 
 def heading(runs: Sequence[Run]) -> str:
