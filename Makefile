@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier rescaling clean
+.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier rescaling \
+	samplers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -44,6 +45,9 @@ classifier: $(VENV)/.runtime  ## learning rate and final λ̂ of a classifier, w
 
 rescaling: $(VENV)/.runtime  ## λ̂ of one function at rescaled parameters, write docs/rescaling.md
 	$(BIN)/python -m studies.rescaling
+
+samplers: $(VENV)/.runtime  ## which sampler, at what cost? write docs/samplers.md (25 minutes on two cores)
+	$(BIN)/python -m studies.samplers
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -5,6 +5,8 @@ from importlib import import_module
 
 COMMANDS = {  # name: (module with main(argv) -> exit code, what it does)
     "runs": ("llc.records.commandline", "show recorded runs as one table"),
+    "analyze": ("llc.benchmarking.analyze", "figure and summary of benchmark runs, from traces"),
+    "compare": ("llc.benchmarking.compare", "all samplers side by side, from benchmark runs"),
     "run-line": ("llc.commands.running", "run line K of a command file"),
     "status": ("llc.commands.status", "tell what became of each line of a command file"),
 }

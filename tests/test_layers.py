@@ -13,7 +13,7 @@ ORDER = [
     "vision", "models", "data", "posterior", "training", "samplers", "efficiency", "trace",
     "sampling", "problems", "mixing", "diagnostics", "calibrate", "estimate",
     "benchmark_problem", "geometry", "figures", "benchmark_figures", "tracking", "reporting",
-    "records", "commands", "__main__",
+    "records", "benchmarking", "commands", "__main__",
 ]
 # fmt: on
 CONFINED = {

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llc.commands import files
 
 
-def arguments(doc: str, **path: Any) -> argparse.ArgumentParser:
+def arguments(
+    doc: str, first: Mapping[str, str] | None = None, **path: Any
+) -> argparse.ArgumentParser:
     """The parser of a generator: PATH, `y`, and where its runs are recorded.
 
-    `path` is what argparse is to know of PATH besides.
+    `first` are arguments before PATH, with their help; `path` is what argparse is to know of PATH
+    besides.
     """
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    for name, what in (first or {}).items():
+        parser.add_argument(name, metavar=name.upper(), help=what)
     parser.add_argument("path", metavar="PATH", type=Path, help="command file to write", **path)
     parser.add_argument(
         "overwrite", metavar="y", nargs="?", choices=["y"], help="overwrite PATH if it is there"
@@ -45,7 +50,8 @@ def deliver(lines: Sequence[str], path: Path, overwrite: bool) -> int:
         files.write(lines, path, overwrite=True)
     except ValueError as error:
         return _refuse(str(error))
-    print(f"{len(lines)} commands in {path}; to run them:\n  {files.submission(path, len(lines))}")
+    hint = f"; to run them:\n  {files.submission(path, len(lines))}" if lines else ""
+    print(f"{len(lines)} commands in {path}{hint}")
     return 0
 
 
