@@ -119,12 +119,12 @@ def test_from_a_database_as_from_files(recorded, tmp_path, capsys):
     (tmp_path / "server").mkdir()
     server = Server(tmp_path / "server")
     try:
-        both = ["-F", str(tmp_path / "files"), "-m", server.address, "with", *QUICK]
+        both = ["-F", str(tmp_path / "sweep"), "-m", server.address, "with", *QUICK]
         line = ["expt_sampler_benchmark.py", *both, "sampler_config.name=hmc"]
         assert execute(benchmark.ex, line) == 0
         capsys.readouterr()
         tables = []
-        for source in (tmp_path / "files", server.address):
+        for source in (tmp_path / "sweep", server.address):
             assert main(["compare", str(source)]) == 0
             tables.append(capsys.readouterr().out)
             assert main(["analyze", str(source), "--to", str(tmp_path)]) == 0
@@ -145,7 +145,9 @@ def test_the_traces_give_the_recorded_numbers(recorded, tmp_path, capsys):
     for key in ("llc_mean", "llc_se", "target_llc", "ess", "rhat"):
         assert f" {info[key]:.4g} " in row
     assert row.endswith(info["llc_status"])
-    assert (tmp_path / "to" / "diagnostics-2.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        (tmp_path / "to" / f"diagnostics-{recorded.name}-2.png").read_bytes().startswith(b"\x89PNG")
+    )
     assert not (recorded / "2" / "diagnostics.png").exists()  # the record stays as it is
 
 
@@ -170,7 +172,7 @@ def test_runs_without_an_estimate(recorded, tmp_path, capsys):
     assert lines["5"].endswith("ZeroDivisionError: division by zero")
     assert lines["6"].endswith("running")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"diagnostics-{k}.png" for k in (1, 2, 3, 4, 7, 8)
+        f"diagnostics-{recorded.name}-{k}.png" for k in (1, 2, 3, 4, 7, 8)
     ]
 
 

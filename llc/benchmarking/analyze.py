@@ -43,7 +43,7 @@ def _analysed(run: Run, burn_in: float | None, to: Path) -> Iterator[dict[str, s
     if chains is None:
         yield {**row, **dict.fromkeys((*NUMBERS, "figure"), "–"), "status": run.why}
         return
-    path = to / f"diagnostics-{run.found.id}.png"
+    path = to / f"diagnostics-{Path(run.found.place).name}-{run.found.id}.png"
     title = f"{run.sampler} on {run.problem}, seed {run.seed}"
     try:
         to.mkdir(parents=True, exist_ok=True)
