@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench accuracy false-ok saddle classifier rescaling \
-	samplers clean
+.PHONY: help setup setup-dev demo test lint bench bench-samplers accuracy false-ok saddle classifier rescaling \
+	samplers exact local coverage clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -31,6 +31,10 @@ bench: $(VENV)/.runtime .venv-bench/.peers  ## time W1-W3 against the peers, wri
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.resnet
 
+bench-samplers: $(VENV)/.runtime .venv-bench/.peers  ## time HMC, NUTS, MCLMC against BlackJAX's, and HMC of 1 M parameters
+	$(BIN)/python -m benchmarks.exact_samplers --peer-python .venv-bench/bin/python
+	$(BIN)/python -m benchmarks.large_hmc
+
 accuracy: $(VENV)/.runtime  ## λ̂ against λ on twelve networks, write docs/accuracy.md
 	$(BIN)/python -m studies.accuracy
 
@@ -48,6 +52,15 @@ rescaling: $(VENV)/.runtime  ## λ̂ of one function at rescaled parameters, wri
 
 samplers: $(VENV)/.runtime  ## which sampler, at what cost? write docs/samplers.md (25 minutes on two cores)
 	$(BIN)/python -m studies.samplers
+
+exact: $(VENV)/.runtime  ## λ̂ against λ from 1 k to 10 M parameters, write docs/exact.md (hours; resumes)
+	$(BIN)/python -m studies.exact
+
+local: $(VENV)/.runtime  ## the local coefficient against Aoyagi's λ, write docs/local.md
+	$(BIN)/python -m studies.local
+
+coverage: $(VENV)/.runtime  ## how often exact samplers' intervals hold, write docs/coverage.md
+	$(BIN)/python -m studies.coverage
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

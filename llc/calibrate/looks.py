@@ -29,9 +29,14 @@ class Look(NamedTuple):
 
 
 def seen(
-    trace: Trace, stage: str, epsilon: float, acceptance: Tensor, posterior: LocalPosterior
+    trace: Trace,
+    stage: str,
+    epsilon: float,
+    acceptance: Tensor,
+    posterior: LocalPosterior,
+    memory: float,
 ) -> Look:
-    """What the second half of a trace shows."""
+    """What the second half of a trace shows; `memory`: the correlation of one bias with the next."""
     assert trace.distance is not None
     half, size = trace.loss.shape[1] // 2, posterior.layout.size
     draws = excess(trace, posterior.nbeta)[:, half:]
@@ -40,6 +45,7 @@ def seen(
     distances = trace.distance.double().square()
     late, early = float(distances[:, half:].mean()), float(distances[:, :half].mean())
     bias, bias_se = (epsilon / 8 * value for value in _mean(squares))
+    bias_se *= math.sqrt((1 + memory) / (1 - memory))
     return Look(
         stage,
         epsilon,

@@ -10,7 +10,15 @@ from torch import Tensor
 from llc.calibrate.looks import Look, seen
 from llc.checkpoints import Keeper
 from llc.config import SamplerConfig, SGLDConfig
-from llc.config.search import CHECKS, CLIMB, MALA_STEPS, PERIOD, PROBES, SearchPlan
+from llc.config.search import (
+    CHECKS,
+    CLIMB,
+    FRICTION,
+    MALA_STEPS,
+    PERIOD,
+    PROBES,
+    SearchPlan,
+)
 from llc.params import Params
 from llc.posterior import LocalPosterior
 from llc.samplers.choose import choose
@@ -21,6 +29,7 @@ from llc.streams import NormalSource, ShuffledBatches, Stream
 BIAS, MAX_BIAS = 0.01, 0.02  # share of λ̂: aimed at, and let pass by a check
 FLOOR = 0.01  # of d/2: a smaller λ̂ is not measured to 1 %
 RECENT = 3  # looks that the bias is taken from
+UP, DOWN = 1.0, -3.0  # standard errors on the bias: to be safe, and to be sure that there is one
 ACCEPTANCE, MIN_ACCEPTANCE = 0.93, 0.9
 MIN_MALA_ACCEPTANCE = 0.45
 LOST = 0.5  # acceptance below which a look's end is no place to go on from
@@ -44,6 +53,10 @@ class Search:
         # SGNHT measures no bias; SGHMC moves as it does, but has minibatch noise to pay for.
         instead = sampler.name == "sgnht"
         self.sampler = SamplerConfig("sghmc", friction=sampler.friction) if instead else sampler
+        self.by_velocity = self.sampler.name == "sghmc"
+        # ‖v‖² forgets at twice the rate of v.
+        lasting = 1 - (sampler.friction or FRICTION)
+        self.memory = lasting ** (2 * PERIOD) if self.by_velocity else 0.0
         self.seed = seed
         self.looks: list[Look] = []
         self.where: Params | None = None  # where the last look of the climb that went well ended
@@ -107,7 +120,7 @@ class Search:
             self.gradients += self.posterior.chains
         if self.plan.full_data and not (trace.diverged_at >= 0).any():
             acceptance = self.of_all_data(trace.last, epsilon, turn)
-        look = seen(trace, stage, epsilon, acceptance, self.posterior)
+        look = seen(trace, stage, epsilon, acceptance, self.posterior, self.memory)
         self.looks.append(look)
         went_wrong = look.diverged_chains or look.acceptance < LOST
         if stage == "climb" and not went_wrong:
@@ -126,26 +139,36 @@ class Search:
         self.gradients += trace.gradients + self.posterior.chains
         return trace.acceptance
 
-    def share(self, epsilon: float) -> float:
-        """The bias at ε, a standard error up, as a share of λ̂: from the last looks together.
+    def share(self, epsilon: float, errors: float = UP) -> float:
+        """The bias at ε, some standard errors up, as a share of λ̂: from the last looks together.
 
         Bias over ε and λ̂ freed of its bias are averaged one by one, since in few directions either
-        varies a good deal, but both alike. Below 1 % of d/2, λ̂ counts as that.
+        varies a good deal, but both alike. What velocities tell has the same error at every ε, that
+        of ½‖v‖²: there bias over ε is known the better the larger ε was, and looks count by ε².
+        Below 1 % of d/2, λ̂ counts as that.
         """
         last = [look for look in self.looks if not look.diverged_chains][-RECENT:]
         if not last:
             return math.nan
-        bias = sum(look.bias / look.epsilon for look in last) / len(last)
-        error = math.hypot(*(look.bias_se / look.epsilon for look in last)) / len(last)
-        level = sum(look.llc - look.bias for look in last) / len(last)
-        return epsilon * (bias + error) / max(FLOOR * self.posterior.layout.size / 2, level)
+        weights = [look.epsilon**2 if self.by_velocity else 1.0 for look in last]
+        shares = [(look, weight / sum(weights)) for look, weight in zip(last, weights, strict=True)]
+        bias = sum(share * look.bias / look.epsilon for look, share in shares)
+        error = math.hypot(*(share * look.bias_se / look.epsilon for look, share in shares))
+        level = sum(share * (look.llc - look.bias) for look, share in shares)
+        floor = FLOOR * self.posterior.layout.size / 2
+        return epsilon * (bias + errors * error) / max(floor, level)
 
     def factor(self, look: Look) -> float:
-        """By what ε should change after a look, between its limits."""
+        """By what ε should change after a look, between its limits.
+
+        On the way up what velocities tell counts only where it is sure: its error alone is more
+        than the bias aimed at, whatever ε is, and would send ε down without end.
+        """
         if look.diverged_chains:
             return RETREAT
         exact = self.sampler.name == "mala"
-        share = self.share(look.epsilon)
+        climbing = self.by_velocity and look.stage == "climb"
+        share = self.share(look.epsilon, DOWN if climbing else UP)
         by_bias = BIAS / share if share > 0 else math.inf  # NaN: the sampler measures none
         by_acceptance = acceptance_factor(look.acceptance, TARGET if exact else ACCEPTANCE)
         return max(SHRINKAGE, min(GROWTH, by_bias, by_acceptance))

@@ -22,6 +22,7 @@ CLIMB, CHECKS = 4, 3  # looks on the way up, and those at ε, ε/2 and ε/4
 PERIOD = 4  # steps between closer looks; one costs two more gradients
 LEAST_STEPS = 8  # of a look
 LEARNING_STEPS = 32  # of one that learns a preconditioner in its first third
+FRICTION = 0.1  # α of SGHMC and SGNHT, where none is given
 RELAXING = 4  # times 1/α, which velocities need to forget that they started from rest
 MALA_STEPS = 4  # of full-data MALA a look, where they are affordable
 
@@ -45,7 +46,7 @@ def search_plan(
     looks, epoch = CLIMB + CHECKS, num_data / config.batch_size
     least = LEAST_STEPS
     if sampler.name in ("sghmc", "sgnht"):
-        least = max(least, PERIOD * math.ceil(RELAXING / (sampler.friction or 0.1) / PERIOD))
+        least = max(least, PERIOD * math.ceil(RELAXING / (sampler.friction or FRICTION) / PERIOD))
     elif sampler.preconditioner in ("rmsprop", "adam"):
         least = LEARNING_STEPS
     # Before its first step SGLD-CV takes a gradient over all data, and MALA one at the start.

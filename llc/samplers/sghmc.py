@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from llc.config.search import FRICTION
 from llc.params import Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Info, Noise, Sampler, bias_check, due
@@ -63,7 +64,7 @@ def sghmc(
     posterior: LocalPosterior,
     epsilon: float,
     *,
-    friction: float = 0.1,
+    friction: float = FRICTION,
     check_period: int | None = None,
 ) -> Sampler:
     """SGHMC with step size ε and friction α, from rest.

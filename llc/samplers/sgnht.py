@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from llc.config.search import FRICTION
 from llc.params import Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Info, Sampler
@@ -40,7 +41,7 @@ class State(NamedTuple):
     friction: Tensor  # ζ_t, flat
 
 
-def sgnht(posterior: LocalPosterior, epsilon: float, *, friction: float = 0.1) -> Sampler:
+def sgnht(posterior: LocalPosterior, epsilon: float, *, friction: float = FRICTION) -> Sampler:
     """SGNHT with step size ε, from rest, its friction starting at α.
 
     Raises: ValueError unless 0 < α ≤ 1.
