@@ -32,6 +32,10 @@ BENCHMARK = [
     "problem_config.target_params=60", "sgld_config.num_chains=2", "sampler_config.name=hmc",
     "sampler_config.num_steps=300", "reference_config.num_steps=200",
 ]  # fmt: skip
+AUTO = [
+    "expt_dln.py", "num_training_data=1000", "sgld_config.num_steps=30000",
+    "sgld_config.epsilon=auto", "sgld_config.batch_size=50",
+]  # fmt: skip
 TIMINGS = {
     "chain_steps_per_second", "sampling_seconds", "companion_seconds", "peak_memory_mb",
     "resumed_from", "ess_per_second", "wnv_time", "timing_build", "timing_calibration",
@@ -107,8 +111,8 @@ def left_alone(command, directory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "kills"),
-    [(SADDLE, 12), (CURVE, 8), (BENCHMARK, 4)],
-    ids=["saddle", "curve", "benchmark"],
+    [(SADDLE, 12), (CURVE, 8), (BENCHMARK, 4), (AUTO, 3)],
+    ids=["saddle", "curve", "benchmark", "auto"],
 )
 def test_killed_runs_end_with_the_record_of_one_left_alone(command, kills, tmp_path):
     whole = left_alone(command, tmp_path / "whole")
