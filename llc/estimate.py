@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from math import nan
+from typing import Any
 
 from llc.calibrate import calibrate
 from llc.checkpoints import Keeper
@@ -26,6 +27,23 @@ COMPANIONS = 2  # chains a centre that approach equilibrium from above
 COOLING = ((1, 1 / 4), (3 / 4, 1 / 16), (1 / 2, 1 / 16), (1 / 4, 1 / 16), (0, 1 / 4))
 HEAT = (16.0, 256.0)  # the highest temperature: at least, and at most
 REACH = 0.02  # … and between these enough to spread over this share of 1/γ in every direction
+
+Run = Callable[..., Trace]
+
+
+def in_one_stack(
+    posterior: LocalPosterior,
+    chains: int,
+    build: Build,
+    schedule: Schedule,
+    streams: Sequence[Stream],
+    **rest: Any,
+) -> Trace:
+    """Runs `chains` chains from each centre of `posterior` as `llc.sampling.sample` does.
+
+    Others with the same signature may cut the chains up: no chain's result depends on that.
+    """
+    return sample(posterior.repeat(chains), build, schedule, streams, **rest)
 
 
 def estimate_llc(
@@ -88,12 +106,14 @@ def estimate_llc_stack(
     companions: bool = True,
     progress: bool = False,
     keeper: Keeper | None = None,
+    run: Run = in_one_stack,
 ) -> list[LLCEstimate]:
     """`estimate_llc` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
     What differs between centres in `loss` (teachers, targets) has a leading axis of S entries. The
     estimates equal those made one at a time with the same seeds, to rounding. With ε = 'auto' each
-    centre has an ε of its own, and neighbours that agree on it are sampled together.
+    centre has an ε of its own, and neighbours that agree on it are sampled together. run: runs the
+    chains (but those that look for ε).
     Raises: ValueError for a centre that is not finite, or unless there is one seed a centre.
     """
     count = len(next(iter(centres.values())))
@@ -117,6 +137,7 @@ def estimate_llc_stack(
         distances=distances,
         companions=companions,
         progress=progress,
+        run=run,
     )
     config = sampler_config.applied(sgld_config, loss.num_examples)
     if config.epsilon != "auto":
@@ -176,6 +197,7 @@ def _sampled(
     companions: bool,
     progress: bool,
     keeper: Keeper,
+    run: Run,
 ) -> list[LLCEstimate]:
     """The estimate at each centre, all with the ε of `config`."""
     recipe = partial(choose, sampler_config, config)
@@ -187,13 +209,14 @@ def _sampled(
         full_data_trace=full_data_trace,
         distances=distances,
     )
-    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, config.num_chains)
+    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma)
     kept = keeper.kept("chains")
     trace = (
         Trace(**kept)
         if kept
-        else sample(
+        else run(
             posterior,
+            config.num_chains,
             recipe(steps=config.num_steps, check_period=CHECK_PERIOD),
             schedule,
             [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
@@ -206,13 +229,14 @@ def _sampled(
     if companions:
         hot = heat(config) if sampler_config.moves_by_epsilon else HEAT[0]
         cooled = _cool(
-            LocalPosterior.around(loss, centres, nbeta, config.gamma, COMPANIONS),
+            posterior,
             recipe,
             hot,
             schedule,
             seeds,
             progress,
             keeper,
+            run,
         )
     return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.step_size, cooled)
 
@@ -225,6 +249,7 @@ def _cool(
     seeds: Sequence[int],
     progress: bool,
     keeper: Keeper,
+    run: Run,
 ) -> Trace:
     """Companion chains: heated, cooled in stages, then sampled at the posterior's own temperature.
 
@@ -236,8 +261,9 @@ def _cool(
     for stage, (power, share) in enumerate(COOLING[kept["stages"] :], start=kept["stages"] + 1):
         temperature, before = hot**power, trace
         steps = max(1, round(schedule.num_steps * share))
-        trace = sample(
+        trace = run(
             replace(posterior, nbeta=posterior.nbeta / temperature),
+            COMPANIONS,
             recipe(
                 steps=steps,
                 temperature=temperature,

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
     "vision", "models", "data", "posterior", "training", "samplers", "trace", "sampling",
-    "problems", "mixing", "diagnostics", "calibrate", "estimate", "geometry", "figures", "tracking",
-    "reporting", "records", "commands", "__main__",
+    "problems", "mixing", "diagnostics", "calibrate", "estimate", "geometry", "figures", "library",
+    "tracking", "reporting", "records", "commands", "__main__",
 ]
 # fmt: on
 CONFINED = {
