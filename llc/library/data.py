@@ -40,7 +40,7 @@ class Examples(NamedTuple):
     targets: Any
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """n."""
         return len(tree_flatten(self)[0][0])
 
@@ -58,7 +58,7 @@ class Examples(NamedTuple):
 
     def parts(self, size: int) -> Iterator["Examples"]:
         """All of them in order, `size` at a time."""
-        for start in range(0, self.count, size):
+        for start in range(0, self.number, size):
             yield self.map(lambda t, start=start: t[start : start + size])  # type: ignore[misc]
 
 
@@ -94,7 +94,7 @@ def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int) -> Sourc
             f"data: inputs and targets have {' and '.join(map(str, sorted(counts)))} examples: "
             "give one target an input"
         )
-    if examples.count < 2:
+    if examples.number < 2:
         raise ValueError("data: is a single example: give at least two, log n must be positive")
     return Source(examples, batch_size, tokens)
 
@@ -111,26 +111,28 @@ def _batches(data: Any) -> tuple[Iterable[Any], int | None]:
         return [tuple(data)], None
     if isinstance(data, IterableDataset):
         return _collated(iter(data)), None
+    items: Any = data
     sized = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if isinstance(data, Dataset) or (sized and not isinstance(data, Mapping | Tensor | str)):
-        return _collated(data[index] for index in range(len(data))), None
+        return _collated(items[index] for index in range(len(items))), None
     raise TypeError(f"data={_words(data)}: must be {KINDS}")
 
 
 def _of_loader(loader: "DataLoader[Any]") -> Iterable[Any]:
     """Its data set in order; a loader with a sampler of its own as it comes."""
-    dataset = loader.dataset
-    whole = loader.batch_size is not None and isinstance(
-        loader.sampler, SequentialSampler | RandomSampler
-    )
-    if not whole or isinstance(dataset, IterableDataset):
+    dataset: Any = loader.dataset
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return loader
+    length = len(dataset)
+    orders = isinstance(loader.sampler, SequentialSampler | RandomSampler)
+    if not orders or len(loader.sampler) != length:
         return loader
     if isinstance(dataset, TensorDataset) and loader.collate_fn is default_collate:
         return [dataset.tensors]
-    if not len(dataset):  # type: ignore[arg-type]
+    if not length:
         return []
     if loader.collate_fn is default_collate and has_tokens(dataset[0]):
-        return _collated(dataset[index] for index in range(len(dataset)))  # type: ignore[arg-type]
+        return _collated(dataset[index] for index in range(length))
     return DataLoader(
         dataset,
         loader.batch_size,

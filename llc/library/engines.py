@@ -7,6 +7,7 @@ are all overhead, run several times as fast; convolutions and wide layers do not
 look at their numbers (`if x.sum() > 0`) do not run at all.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -81,7 +82,7 @@ class Plain:
                 parameter.data.view(-1).index_copy_(0, index, leaf)
 
     def _losses(self, batch: Examples) -> Tensor:
-        return self.objective(self.network.call(batch.inputs), batch.targets, batch.count)
+        return self.objective(self.network.call(batch.inputs), batch.targets, batch.number)
 
 
 class Vmapped:
@@ -124,10 +125,10 @@ class Vmapped:
         }
         batch = Examples(*examples)
         outputs = functional_call(self.network.module, leaves, *_arguments(batch.inputs))
-        return self.objective(outputs, batch.targets, batch.count)
+        return self.objective(outputs, batch.targets, batch.number)
 
 
-ENGINES = {"vmap": Vmapped, "plain": Plain}
+ENGINES: dict[str, Callable[[Network, Objective], Engine]] = {"vmap": Vmapped, "plain": Plain}
 
 
 def make_engine(name: str, network: Network, objective: Objective) -> Engine:
@@ -142,7 +143,7 @@ def _of_chain(batch: Examples, chain: int) -> Examples:
 
 def _axis(batch: Examples) -> tuple[Examples, int | None]:
     """What `vmap` maps over: the chains' own batches, or one that they share."""
-    return (batch.map(lambda t: t[0]), None) if batch.count == 1 else (batch, 0)
+    return (batch.map(lambda t: t[0]), None) if batch.number == 1 else (batch, 0)
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -134,14 +134,14 @@ def scatter(base: Tensor, index: Tensor | None, free: Tensor) -> Tensor:
 
 def _copy(model: nn.Module, *, with_hooks: bool) -> nn.Module:
     """A deep copy; hooks are left out with all that they refer to."""
-    nothing = {
+    nothing: dict[int, Any] = {
         id(getattr(part, name)): OrderedDict()
         for part in model.modules()
         for name in HOOKS
         if not with_hooks
     }
     try:
-        return deepcopy(model, nothing)  # type: ignore[arg-type]
+        return deepcopy(model, nothing)
     except Exception as error:
         raise ValueError(
             f"model: cannot be copied ({error}): chains run on a deep copy; tensors kept as "
@@ -188,5 +188,5 @@ def _check_aliases(model: nn.Module) -> None:
 def _span(leaf: Tensor) -> tuple[int, int]:
     """First and last place (exclusive) of a tensor in its storage, in bytes."""
     last = sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
-    start = leaf.storage_offset() * leaf.element_size()
-    return start, start + (last + 1) * leaf.element_size()
+    start = int(leaf.storage_offset()) * leaf.element_size()
+    return start, start + (int(last) + 1) * leaf.element_size()

@@ -24,13 +24,13 @@ def objective_of(network: Network, data: Examples, loss: Loss) -> Objective:
     Raises: ValueError, with the reason, where model or loss fail, are random, mix examples, are not
         finite or not differentiable at w*.
     """
-    few = next(data.parts(min(LOOKED_AT, data.count)))
+    few = next(data.parts(min(LOOKED_AT, data.number)))
     outputs = _outputs(network, few.inputs)
     values = _values(loss, outputs, few.targets)
     objective = Objective(loss, mean=values.dim() == 0)
-    if values.dim() and len(values) != few.count:
+    if values.dim() and len(values) != few.number:
         raise ValueError(
-            f"loss: returned {tuple(values.shape)} for {few.count} examples: must be one value an "
+            f"loss: returned {tuple(values.shape)} for {few.number} examples: must be one value an "
             "example (B,), one a token (B, T), or their mean"
         )
     again = list(tensors(_outputs(network, few.inputs)))
@@ -134,10 +134,10 @@ def _check_apart(network: Network, few: Examples, objective: Objective) -> None:
     """An example's loss does not depend on the others in the batch."""
 
     def losses(batch: Examples) -> Tensor:
-        return objective(_outputs(network, batch.inputs), batch.targets, batch.count)
+        return objective(_outputs(network, batch.inputs), batch.targets, batch.number)
 
     together = losses(few)
-    apart = torch.cat([losses(one) for one in few.parts(few.count - 1)])
+    apart = torch.cat([losses(one) for one in few.parts(few.number - 1)])
     if not _alike(together, apart):
         raise ValueError(
             "model: an example's loss depends on the others in its batch (BatchNorm without "
@@ -149,7 +149,7 @@ def _check_gradients(network: Network, few: Examples, objective: Objective) -> N
     leaves = dict(network.module.named_parameters())
     names = list(network.free)
     with torch.enable_grad():
-        loss = objective(network.call(few.inputs), few.targets, few.count).sum()
+        loss = objective(network.call(few.inputs), few.targets, few.number).sum()
     if not loss.requires_grad:
         raise ValueError(
             "loss: has no gradient: compute it from the model's outputs without detach(), item() "

@@ -147,4 +147,4 @@ def result_of(estimate: LLCEstimate, **more: Any) -> LLCResult:
 
 
 def _short(status: str) -> str:
-    return status if len(status) < 60 else f"{status[:57]}…"
+    return status if len(status) < 45 else f"{status[:44]}…"

@@ -1,7 +1,6 @@
 """A user's model and data as `llc.models.base.StackedLoss`."""
 
 import threading
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ class LibraryLoss:
         self.network, self.data, self.objective = network, data, objective
         self.at_once, self.engine = at_once, engine
         self.shapes: Shapes = network.shapes
-        self.num_examples = data.count
+        self.num_examples = data.number
         self.centre = network.centre()
         self._of_thread = threading.local()
         self._at_centre: Tensor | None = None
@@ -77,8 +76,8 @@ class LibraryLoss:
 
     def engine_for(self, like: Tensor) -> Engine:
         """An engine in the precision of `like`, this thread's own."""
-        engines: dict[torch.dtype, Engine] = self._of_thread.__dict__
-        name: Any = str(like.dtype)
+        engines: dict[str, Engine] = self._of_thread.__dict__
+        name = str(like.dtype)
         if name not in engines:
             network = self.network.to(like.device, like.dtype)
             engines[name] = make_engine(self.engine, network, self.objective)
