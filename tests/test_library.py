@@ -43,7 +43,7 @@ def test_importing_llc_loads_no_torch():
 
 
 def test_unknown_names_of_llc_are_errors():
-    with pytest.raises(AttributeError, match="no attribute 'estimate'"):
+    with pytest.raises(AttributeError, match="no attribute 'estimate_nothing'"):
         llc.estimate_nothing  # noqa: B018
 
 
@@ -149,8 +149,11 @@ def test_masked_coordinates_stay_bit_for_bit(sampler):
     mask[1:3, ::2] = True
     Recording.seen.clear()
     chosen = SamplerConfig("sgld", preconditioner="rmsprop") if sampler == "psgld" else sampler
+    arguments = {**SMALL, "num_draws": 20}
+    if sampler in ("nuts", "mclmc"):
+        del arguments["epsilon"]
     result = estimate_llc(
-        model, data(), params={"first.weight": mask}, engine="plain", sampler=chosen, **SMALL
+        model, data(), params={"first.weight": mask}, engine="plain", sampler=chosen, **arguments
     )
     assert (result.num_free, result.num_parameters) == (6, 4 * INPUTS + 4 + 4 * CLASSES + CLASSES)
     weights = torch.stack([first.float() for first, _ in Recording.seen])
@@ -183,7 +186,7 @@ def test_gamma_holds_only_what_is_free():
     targets = model(inputs).detach()
     result = estimate_llc(
         model, (inputs, targets), lambda out, y: (out - y).square().sum(-1), nbeta=30.0, gamma=5.0,
-        params={"weight": (0, 1)}, num_chains=100, num_draws=600, burn_in=100, sampler="hmc",
+        params={"weight": (0, 1)}, num_chains=100, num_draws=200, burn_in=60, sampler="hmc",
         batch_size=3, engine="vmap", companions=False, progress=False,
     )  # fmt: skip
     curvature = 30.0 * 2 / 3
@@ -263,7 +266,7 @@ def test_draws_burn_in_and_thinning():
 
 def test_a_mean_reduced_loss_says_so():
     """The same λ̂ within error, without the baseline on each draw's own examples."""
-    arguments = {**SMALL, "num_draws": 400, "num_chains": 16, "batch_size": 20}
+    arguments = {**SMALL, "num_draws": 100, "num_chains": 16, "batch_size": 20}
     own = estimate_llc(classifier(), data(), **arguments)
     with pytest.warns(UserWarning, match="reduction='none'"):
         mean = estimate_llc(classifier(), data(), cross_entropy, **arguments)
@@ -404,5 +407,5 @@ def test_an_engine_that_cannot_follow_is_not_chosen():
     result = estimate_llc(filled(Branching(INPUTS, CLASSES)), data(), **SMALL)
     assert result.engine == "plain"
     assert result.engine_reason.startswith("vmap fails on this model: ")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="engine='vmap': fails on this model"):
         estimate_llc(filled(Branching(INPUTS, CLASSES)), data(), engine="vmap", **SMALL)

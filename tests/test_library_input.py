@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from llc import estimate_llc
+from llc import SamplerConfig, estimate_llc
 from llc.library import api
 
 
@@ -30,7 +30,12 @@ def no_sampling(monkeypatch):
 
 def refused(message, model=None, given=None, loss="cross_entropy", error=ValueError, **rest):
     with pytest.raises(error) as caught:
-        estimate_llc(model or classifier(), given or data(), loss, **{**SMALL, **rest})
+        estimate_llc(
+            classifier() if model is None else model,
+            data() if given is None else given,
+            loss,
+            **{**SMALL, **rest},
+        )
     text = str(caught.value)
     assert "\n" not in text.split(": ")[0]
     assert message in text, text
@@ -48,6 +53,9 @@ def refused(message, model=None, given=None, loss="cross_entropy", error=ValueEr
         ("epsilon='fast'", {"epsilon": "fast"}),
         ("num_draws*thin=40: too few for epsilon='auto'", {"epsilon": "auto"}),
         ("sampler.name='sgdl'", {"sampler": "sgdl"}),
+        ("burn_in=5: nuts adapts itself", {"sampler": "nuts", "epsilon": "auto", "burn_in": 5}),
+        ("sampler.num_steps=5: leave it out", {"sampler": SamplerConfig(num_steps=5)}),
+        ("epsilon=0.0001: would be ignored with sampler 'nuts'", {"sampler": "nuts"}),
         ("samples deep linear networks only", {"sampler": "gibbs"}),
         ("engine='fast'", {"engine": "fast"}),
         ("chains_per_stack=0", {"chains_per_stack": 0}),
@@ -69,6 +77,10 @@ def test_arguments(message, arguments):
 
 def test_a_selection_of_another_type():
     refused("params: int object", error=TypeError, params=3)
+
+
+def test_a_sampler_of_another_type():
+    refused("sampler=int object", error=TypeError, sampler=3)
 
 
 PAIRS = list(zip(*data(), strict=True))

@@ -13,9 +13,9 @@ from llc.library.data import Source, Unpack, read
 from llc.library.losses import Loss, cross_entropy
 from llc.library.network import Network, check_hooks, copied, takes
 from llc.library.places import Places, pick_devices
-from llc.library.probe import check_at_centre, fastest_engine, objective_of
+from llc.library.probe import check_at_centre, check_engine, fastest_engine, objective_of
 from llc.library.result import LLCResult, result_of
-from llc.library.settings import Settings
+from llc.library.settings import Settings, default_draws
 from llc.library.stacked import LibraryLoss
 from llc.library.tokens import next_token_loss
 from llc.params import count, stack
@@ -31,7 +31,7 @@ def estimate_llc(
     *,
     nbeta: float | None = None,
     num_chains: int = 4,
-    num_draws: int = 2000,
+    num_draws: int | None = None,
     burn_in: int | None = None,
     thin: int = 1,
     batch_size: int | None = None,
@@ -63,7 +63,8 @@ def estimate_llc(
     the mean over all tokens that are not padding. A scalar is taken for the batch's mean; then
     L(w*) is not taken on each draw's own examples, and λ̂ is noisier.
     nbeta: nβ, n/log n where None. num_chains, num_draws: chains, and recorded draws of each, every
-    `thin`-th step; the first `burn_in` of the draws (half of them where None) do not count.
+    `thin`-th step (None: 2000, fewer of samplers whose draws cost more); the first `burn_in` of the
+    draws (None: half) do not count.
     batch_size: examples a step; all of them: n. Also how many a pass over all data sees at once.
     epsilon: ε of Δw = −(ε/2)∇U + √ε ξ, twice a factor on the gradient; 'auto' finds it in a
     tenth of the run (`llc.calibrate`). gamma: γ.
@@ -86,7 +87,7 @@ def estimate_llc(
         {
             "nbeta": nbeta,
             "num_chains": num_chains,
-            "num_draws": num_draws,
+            "num_draws": default_draws(sampler) if num_draws is None else num_draws,
             "burn_in": burn_in,
             "thin": thin,
             "batch_size": batch_size,
@@ -110,11 +111,12 @@ def estimate_llc(
     bound = LibraryLoss(network, examples, objective, size, "plain")
     check_at_centre(bound)
     stacks = Places(bound, places, settings.chains_per_stack)
+    together = stacks.groups(settings.num_chains)[0].stop
     if settings.engine == "auto":
-        together = stacks.groups(settings.num_chains)[0].stop
         bound.engine, why = fastest_engine(bound, together, size)
     else:
         bound.engine, why = settings.engine, ""
+        check_engine(bound, together, size)
     stacks = Places(bound, places, settings.chains_per_stack)
     if objective.mean:
         warnings.warn(

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from llc.library.selection import Free, select_free
 from llc.params import Params, Shapes
 
+ALIKE = 1e-3  # relative difference that rounding does not explain
 HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -87,8 +88,10 @@ def check_hooks(model: nn.Module, network: Network, inputs: Any) -> None:
     if not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()):
         return
     hooked = _copy(getattr(model, "_orig_mod", model), with_hooks=True).eval()
+    like = next(network.module.parameters())
+    hooked.to(device=like.device, dtype=like.dtype)
     ours, theirs = ([*tensors(call(one, inputs))] for one in (network.module, hooked))
-    same = len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+    same = len(ours) == len(theirs) and all(map(alike, ours, theirs))
     if not same:
         raise ValueError(
             "model: has forward hooks that change its outputs, and chains run without hooks: "
@@ -118,6 +121,12 @@ def tensors(outputs: Any) -> Iterator[Tensor]:
     elif isinstance(outputs, tuple | list):
         for value in outputs:
             yield from tensors(value)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding."""
+    scale = float(one.abs().max()) if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=ALIKE, atol=ALIKE * scale, equal_nan=True)
 
 
 def gather(leaf: Tensor, index: Tensor | None) -> Tensor:
@@ -175,7 +184,7 @@ def _check_aliases(model: nn.Module) -> None:
     spans = sorted(
         (leaf.untyped_storage().data_ptr(), *_span(leaf), name)
         for name, leaf in named
-        if len(leaf.flatten())
+        if leaf.numel()
     )
     for (storage, _, end, one), (other_storage, start, _, other) in pairwise(spans):
         if storage == other_storage and start < end:

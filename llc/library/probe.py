@@ -9,12 +9,11 @@ from torch import Tensor
 from llc.library.data import Examples
 from llc.library.engines import ENGINES
 from llc.library.losses import Loss, Objective
-from llc.library.network import Network, tensors
+from llc.library.network import ALIKE, Network, alike, tensors
 from llc.library.stacked import LibraryLoss
 from llc.params import Layout, repeat, stack
 
 LOOKED_AT = 4  # examples
-ALIKE = 1e-3  # relative difference that rounding does not explain
 TRIALS = 2  # timed gradients of each engine, after one that warms it up
 
 
@@ -34,7 +33,7 @@ def objective_of(network: Network, data: Examples, loss: Loss) -> Objective:
             "example (B,), one a token (B, T), or their mean"
         )
     again = list(tensors(_outputs(network, few.inputs)))
-    if not all(map(_alike, tensors(outputs), again)):
+    if not all(map(alike, tensors(outputs), again)):
         raise ValueError(
             "model: gives other outputs on the same inputs in evaluation mode: λ̂ "
             "needs a function of the weights; seed or switch off what is random"
@@ -73,6 +72,17 @@ def fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[str
     best = min(seconds, key=lambda name: seconds[name])
     words = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in seconds.items())
     return best, f"a step of {chains} chains: {words}"
+
+
+def check_engine(loss: LibraryLoss, chains: int, batch_size: int) -> None:
+    """Raise ValueError where the loss's engine cannot run the model."""
+    try:
+        time_gradient(loss, loss.engine, chains, batch_size)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"engine={loss.engine!r}: fails on this model ({reason}): use engine='plain'"
+        ) from error
 
 
 def time_gradient(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> float:
@@ -137,8 +147,8 @@ def _check_apart(network: Network, few: Examples, objective: Objective) -> None:
         return objective(_outputs(network, batch.inputs), batch.targets, batch.number)
 
     together = losses(few)
-    apart = torch.cat([losses(one) for one in few.parts(few.number - 1)])
-    if not _alike(together, apart):
+    apart = torch.cat([losses(one) for one in few.parts(-(-few.number // 2))])
+    if not alike(together, apart):
         raise ValueError(
             "model: an example's loss depends on the others in its batch (BatchNorm without "
             "running statistics?): give a loss that returns the batch's mean, or change the model"
@@ -166,8 +176,3 @@ def _check_gradients(network: Network, few: Examples, objective: Objective) -> N
     bad = [name for name, g in zip(names, grads, strict=True) if not bool(g.isfinite().all())]
     if bad:
         raise ValueError(f"loss: its gradient in {bad[0]!r} is not finite at w*: there is no step")
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    scale = float(one.abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, other, rtol=ALIKE, atol=ALIKE * scale, equal_nan=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from llc.config import (
-    SAMPLERS,
     AtLeast,
     ConfigError,
     Count,
@@ -20,9 +19,11 @@ from llc.config import (
     as_plain,
     parse,
 )
+from llc.config.sampler import WARM_UP
 from llc.config.search import search_plan
 
 DEFAULT_BATCH = 256  # examples, where neither the caller nor a DataLoader says
+DEFAULT_DRAWS = 2000  # where neither the caller nor the sampler says
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Settings:
 
     nbeta: Positive | None = None
     num_chains: Count = 4
-    num_draws: Annotated[int, AtLeast(2)] = 2000
+    num_draws: Annotated[int, AtLeast(2)] = DEFAULT_DRAWS
     burn_in: Annotated[int, AtLeast(0)] | None = None
     thin: Count = 1
     batch_size: Count | None = None
@@ -81,12 +82,21 @@ class Settings:
         Raises: ConfigError for a sampler that is unknown, cannot sample any model, or has too few
             draws.
         """
-        given = {"name": sampler} if isinstance(sampler, str) else as_plain(sampler)
-        own = {key: value for key, value in given.items() if key not in ("num_steps",)}
-        # Half a draw more, so that rounding the share down gives the number again.
-        own["burn_in_prop"] = (self.num_burn_in + 0.5) / self.num_draws
-        config = parse(SamplerConfig, own, "sampler.")
+        config = sampler_of(sampler)
         config.check_network(self.gamma, linear=False, prefix="sampler.")
+        if self.epsilon != "auto" and not config.moves_by_epsilon:
+            raise ConfigError(
+                f"epsilon={self.epsilon}: would be ignored with sampler {config.name!r}, which "
+                "finds its own step size: leave it out"
+            )
+        least = math.ceil(WARM_UP * self.num_draws)
+        if config.adapts and self.num_burn_in < least:
+            raise ConfigError(
+                f"burn_in={self.num_burn_in}: {config.name} adapts itself in the first "
+                f"{WARM_UP:.0%} of num_draws={self.num_draws} draws: use {least} or more"
+            )
+        # Half a draw more, so that rounding the share down gives the number again.
+        config = replace(config, burn_in_prop=(self.num_burn_in + 0.5) / self.num_draws)
         sgld = SGLDConfig(
             epsilon=self.epsilon,
             gamma=self.gamma,
@@ -100,17 +110,33 @@ class Settings:
             if config.searches(sgld):
                 search_plan(config, applied, num_examples)
         except ConfigError as error:
-            raise ConfigError(_in_our_words(str(error), self.num_draws)) from None
+            raise ConfigError(_in_our_words(str(error))) from None
         return sgld, config
 
 
-def _in_our_words(message: str, num_draws: int) -> str:
-    """An error about lengths, with the names that they have here."""
-    for theirs, ours in (("num_steps=", "num_draws*thin="), ("burn_in_prop", "burn_in/num_draws")):
-        message = message.replace(theirs, ours)
-    return message
+def sampler_of(sampler: str | SamplerConfig) -> SamplerConfig:
+    """The sampler by name, or as configured.
+
+    Raises: TypeError for anything else; ConfigError for one that is unknown, or has keys that it
+        would ignore.
+    """
+    if not isinstance(sampler, str | SamplerConfig):
+        raise TypeError(
+            f"sampler={type(sampler).__name__} object: must be a name such as 'sgld', or an "
+            "llc.SamplerConfig"
+        )
+    given = {"name": sampler} if isinstance(sampler, str) else as_plain(sampler)
+    for key, ours in (("num_steps", "num_draws"), ("burn_in_prop", "burn_in")):
+        if given.get(key) is not None:
+            raise ConfigError(f"sampler.{key}={given[key]}: leave it out and give {ours}")
+    return parse(SamplerConfig, given, "sampler.")
 
 
-def sampler_names() -> list[str]:
-    """The samplers that any model can be given."""
-    return [name for name in SAMPLERS if name != "gibbs"]
+def default_draws(sampler: str | SamplerConfig) -> int:
+    """Draws a chain: fewer where a draw takes many gradients."""
+    return sampler_of(sampler).kind.num_steps or DEFAULT_DRAWS
+
+
+def _in_our_words(message: str) -> str:
+    """An error about lengths, with the name that they have here."""
+    return message.replace("num_steps=", "num_draws*thin=")
