@@ -409,3 +409,25 @@ def test_an_engine_that_cannot_follow_is_not_chosen():
     assert result.engine_reason.startswith("vmap fails on this model: ")
     with pytest.raises(ValueError, match="engine='vmap': fails on this model"):
         estimate_llc(filled(Branching(INPUTS, CLASSES)), data(), engine="vmap", **SMALL)
+
+
+@pytest.mark.parametrize("engine", ["plain", "vmap"])
+def test_the_engine_that_is_asked_for_runs(engine):
+    """A step of eight chains calls the module once, or eight times."""
+    calls = []
+
+    class Counting(nn.Linear):
+        def forward(self, inputs):
+            calls.append(1)
+            return super().forward(inputs)
+
+    model = filled(Counting(INPUTS, CLASSES))
+    numbers_of_calls = []
+    for draws in (20, 40):
+        calls.clear()
+        arguments = {**SMALL, "num_draws": draws, "num_chains": 8, "sampler": "sghmc"}
+        estimate_llc(model, data(), engine=engine, **arguments)
+        numbers_of_calls.append(len(calls))
+    checks = 1  # a closer look in the 20 steps between, of two or three gradients
+    a_step = (numbers_of_calls[1] - numbers_of_calls[0]) / (20 + checks)
+    assert a_step == pytest.approx({"plain": 8, "vmap": 1}[engine], rel=0.15)

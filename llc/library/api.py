@@ -12,7 +12,7 @@ from llc.estimate import estimate_llc_stack
 from llc.library.data import Source, Unpack, read
 from llc.library.losses import Loss, cross_entropy
 from llc.library.network import Network, check_hooks, copied, takes
-from llc.library.places import Places, pick_devices
+from llc.library.places import Places, pick_devices, stack_size
 from llc.library.probe import check_at_centre, check_engine, fastest_engine, objective_of
 from llc.library.result import LLCResult, result_of
 from llc.library.settings import Settings, default_draws
@@ -110,13 +110,13 @@ def estimate_llc(
     check_hooks(model, network, next(examples.parts(2)).inputs)
     bound = LibraryLoss(network, examples, objective, size, "plain")
     check_at_centre(bound)
-    stacks = Places(bound, places, settings.chains_per_stack)
-    together = stacks.groups(settings.num_chains)[0].stop
-    if settings.engine == "auto":
-        bound.engine, why = fastest_engine(bound, together, size)
+    together = stack_size(settings.num_chains, len(places), settings.chains_per_stack)
+    chosen, why = settings.engine, ""
+    if chosen == "auto":
+        chosen, why = fastest_engine(bound, together, size)
     else:
-        bound.engine, why = settings.engine, ""
-        check_engine(bound, together, size)
+        check_engine(bound, chosen, together, size)
+    bound = bound.run_by(chosen)
     stacks = Places(bound, places, settings.chains_per_stack)
     if objective.mean:
         warnings.warn(
@@ -143,7 +143,7 @@ def estimate_llc(
         sampler=sampler_config.name,
         gamma=settings.gamma,
         seed=settings.seed,
-        engine=bound.engine,
+        engine=chosen,
         engine_reason=why,
         notes=(MEAN_NOTE,) if objective.mean else (),
     )

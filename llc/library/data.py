@@ -124,8 +124,9 @@ def _of_loader(loader: "DataLoader[Any]") -> Iterable[Any]:
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return loader
     length = len(dataset)
-    orders = isinstance(loader.sampler, SequentialSampler | RandomSampler)
-    if not orders or len(loader.sampler) != length:
+    sampler: Any = loader.sampler
+    orders = isinstance(sampler, SequentialSampler | RandomSampler)
+    if not orders or len(sampler) != length:
         return loader
     if isinstance(dataset, TensorDataset) and loader.collate_fn is default_collate:
         return [dataset.tensors]

@@ -90,7 +90,8 @@ def check_hooks(model: nn.Module, network: Network, inputs: Any) -> None:
     hooked = _copy(getattr(model, "_orig_mod", model), with_hooks=True).eval()
     like = next(network.module.parameters())
     hooked.to(device=like.device, dtype=like.dtype)
-    ours, theirs = ([*tensors(call(one, inputs))] for one in (network.module, hooked))
+    with torch.no_grad():
+        ours, theirs = ([*tensors(call(one, inputs))] for one in (network.module, hooked))
     same = len(ours) == len(theirs) and all(map(alike, ours, theirs))
     if not same:
         raise ValueError(

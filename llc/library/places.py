@@ -33,8 +33,8 @@ class Places:
         self.losses = {device: loss.to(device) for device in devices}
 
     def groups(self, chains: int) -> list[slice]:
-        """The chains of each stack; stack i runs on device i, i + number of devices, …"""
-        size = min(self.chains_per_stack or chains, -(-chains // len(self.devices)))
+        """The chains of each stack; stack i runs on device i, modulo their number."""
+        size = stack_size(chains, len(self.devices), self.chains_per_stack)
         edges = [*range(0, chains, size), chains]
         return [slice(*pair) for pair in pairwise(edges)]
 
@@ -99,6 +99,11 @@ class Places:
             "centre_loss": posterior.centre_loss.to(device),
         }
         return replace(posterior, **moved)
+
+
+def stack_size(chains: int, devices: int, chains_per_stack: int | None) -> int:
+    """Chains of a stack, at most."""
+    return min(chains_per_stack or chains, -(-chains // devices))
 
 
 def _to(params: Params, device: torch.device) -> Params:

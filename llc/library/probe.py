@@ -74,20 +74,20 @@ def fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[str
     return best, f"a step of {chains} chains: {words}"
 
 
-def check_engine(loss: LibraryLoss, chains: int, batch_size: int) -> None:
-    """Raise ValueError where the loss's engine cannot run the model."""
+def check_engine(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> None:
+    """Raise ValueError where an engine cannot run the model."""
     try:
-        time_gradient(loss, loss.engine, chains, batch_size)
+        time_gradient(loss, engine, chains, batch_size)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"engine={loss.engine!r}: fails on this model ({reason}): use engine='plain'"
+            f"engine={engine!r}: fails on this model ({reason}): use engine='plain'"
         ) from error
 
 
 def time_gradient(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> float:
     """Seconds for a gradient of `chains` chains at w*, on the same batch."""
-    own = LibraryLoss(loss.network, loss.data, loss.objective, loss.at_once, engine)
+    own = loss.run_by(engine)
     layout = Layout(own.shapes, chains)
     weights = layout.pack(repeat(stack([loss.centre]), chains))
     out = layout.stack(torch.zeros_like(weights.flat))

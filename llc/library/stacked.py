@@ -74,6 +74,12 @@ class LibraryLoss:
             moved._at_centre = self._at_centre.to(device)
         return moved
 
+    def run_by(self, engine: str) -> "LibraryLoss":
+        """The same loss on another engine."""
+        other = LibraryLoss(self.network, self.data, self.objective, self.at_once, engine)
+        other._at_centre = self._at_centre
+        return other
+
     def engine_for(self, like: Tensor) -> Engine:
         """An engine in the precision of `like`, this thread's own."""
         engines: dict[str, Engine] = self._of_thread.__dict__
