@@ -87,10 +87,11 @@ def test_linear_networks_of_every_case(which):
     model = nn.Sequential(*layers).double()
     for layer, leaf in zip(layers, teacher.params.values(), strict=True):
         layer.weight.data.copy_(leaf)
-    nbeta, gamma = 300.0 * widths[-1], 1.0
+    nbeta, gamma = 100.0 * widths[-1], 1.0
     result = estimate_llc(
         model, (inputs, model(inputs).detach()), lambda out, y: (out - y).square().mean(-1),
-        nbeta=nbeta, gamma=gamma, sampler="hmc", num_draws=40, burn_in=20, **MANY,
+        nbeta=nbeta, gamma=gamma, sampler="mala", epsilon=0.005, num_draws=4000, burn_in=1500,
+        **MANY,
     )  # fmt: skip
     loss = LinearLoss(inputs, dln.product(stack([teacher.params])), widths)
     by_gibbs = estimate_of_loss(
@@ -157,7 +158,8 @@ def test_a_regular_model_has_half_its_parameters():
     half = theory.quadratic(torch.linalg.eigvalsh(hessian).numpy(), nbeta, gamma)
     assert abs(exact - half) < 0.1 * half  # what is left of d/2 = 2 by γ, up to O(1/nβ)
     result = estimate_llc(
-        model, (inputs, labels), bernoulli, gamma=gamma, sampler="hmc", num_draws=60, burn_in=20,
+        model, (inputs, labels), bernoulli, gamma=gamma, sampler="mala", epsilon=0.1, num_draws=400,
+        burn_in=50, batch_size=400,
         **MANY,
     )  # fmt: skip
     assert result.nbeta == pytest.approx(nbeta)
