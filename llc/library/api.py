@@ -101,7 +101,7 @@ def estimate_llc(
     network = copied(model, params)
     home, precision = _place(network, dtype)
     places = pick_devices(devices, home)
-    source = read(data, unpack, takes(model, "attention_mask"), settings.seed)
+    source = read(data, unpack, takes(network.module, "attention_mask"), settings.seed)
     size = settings.batch_size_for(source.examples.number, source.batch_size)
     sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
     network = network.to(places[0], precision)
