@@ -1,3 +1,24 @@
 """Estimate the local learning coefficient and check it against exact values."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llc.config import SamplerConfig
+    from llc.library import LLCResult, estimate_llc
+
 __version__ = "0.1.0"
+__all__ = ["LLCResult", "SamplerConfig", "estimate_llc"]
+
+_HOMES = {
+    "LLCResult": "llc.library",
+    "SamplerConfig": "llc.config",
+    "estimate_llc": "llc.library",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for, and no torch before."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

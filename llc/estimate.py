@@ -1,13 +1,15 @@
 """λ̂ at one parameter, or at a stack of them: the one place that wires everything together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from math import nan
+from typing import Any
 
 from llc.calibrate import calibrate
 from llc.checkpoints import Keeper
+from llc.companions import CHECK_PERIOD, Run, cool, hottest
 from llc.config import SamplerConfig, SGLDConfig
 from llc.diagnostics import LLCEstimate, summarise_stack
 from llc.models.base import StackedLoss
@@ -19,13 +21,21 @@ from llc.streams import Stream
 from llc.trace import Trace
 
 SGLD = SamplerConfig()
-CHECK_PERIOD = 20  # steps between closer looks (acceptance, gradient norm)
-COMPANIONS = 2  # chains a centre that approach equilibrium from above
-# … through these powers of the highest temperature, each for a share of the run's steps; the last
-# stage is the one read.
-COOLING = ((1, 1 / 4), (3 / 4, 1 / 16), (1 / 2, 1 / 16), (1 / 4, 1 / 16), (0, 1 / 4))
-HEAT = (16.0, 256.0)  # the highest temperature: at least, and at most
-REACH = 0.02  # … and between these enough to spread over this share of 1/γ in every direction
+
+
+def in_one_stack(
+    posterior: LocalPosterior,
+    chains: int,
+    build: Build,
+    schedule: Schedule,
+    streams: Sequence[Stream],
+    **rest: Any,
+) -> Trace:
+    """Runs `chains` chains from each centre of `posterior` as `llc.sampling.sample` does.
+
+    Others with the same signature may cut the chains up: no chain's result depends on that.
+    """
+    return sample(posterior.repeat(chains), build, schedule, streams, **rest)
 
 
 def estimate_llc(
@@ -93,6 +103,7 @@ def estimate_llc_stack(
     companions: bool = True,
     progress: bool = False,
     keeper: Keeper | None = None,
+    run: Run = in_one_stack,
 ) -> list[LLCEstimate]:
     """`estimate_llc` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
@@ -100,7 +111,7 @@ def estimate_llc_stack(
     estimates equal those made one at a time with the same seeds, to rounding. With ε = 'auto' each
     centre has an ε of its own, and neighbours that agree on it are sampled together. metric: the
     diagonal G of each centre's SGLD, leaves that broadcast to (S, *shape): w moves by
-    −(ε/2) G ∇U + √(εG) ξ.
+    −(ε/2) G ∇U + √(εG) ξ. run: runs the chains (but those that look for ε).
     Raises: ValueError for a centre that is not finite, unless there is one seed a centre, or for a
         metric with another sampler or with ε = 'auto'.
     """
@@ -129,6 +140,7 @@ def estimate_llc_stack(
         coordinates=coordinates,
         companions=companions,
         progress=progress,
+        run=run,
     )
     config = sampler_config.applied(sgld_config, loss.num_examples)
     if config.epsilon != "auto":
@@ -192,6 +204,7 @@ def _sampled(
     companions: bool,
     progress: bool,
     keeper: Keeper,
+    run: Run,
 ) -> list[LLCEstimate]:
     """The estimate at each centre, all with the ε of `config`."""
     recipe = partial(choose, sampler_config, config)
@@ -204,14 +217,14 @@ def _sampled(
         distances=distances,
         coordinates=coordinates,
     )
-    around = partial(LocalPosterior.around, loss, centres, nbeta, config.gamma, metric=metric)
-    posterior = around(chains=config.num_chains)
+    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, metric=metric)
     kept = keeper.kept("chains")
     trace = (
         Trace(**kept)
         if kept
-        else sample(
+        else run(
             posterior,
+            config.num_chains,
             recipe(steps=config.num_steps, check_period=CHECK_PERIOD),
             schedule,
             [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
@@ -222,68 +235,14 @@ def _sampled(
     keeper.keep("chains", trace._asdict())
     cooled = None
     if companions:
-        hot = heat(config) if sampler_config.moves_by_epsilon else HEAT[0]
-        cooled = _cool(
-            around(chains=COMPANIONS),
+        cooled = cool(
+            posterior,
             recipe,
-            hot,
+            hottest(config, sampler_config),
             schedule,
             seeds,
             progress,
             keeper,
+            run,
         )
     return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.step_size, cooled)
-
-
-def _cool(
-    posterior: LocalPosterior,
-    recipe: Callable[..., Build],
-    hot: float,
-    schedule: Schedule,
-    seeds: Sequence[int],
-    progress: bool,
-    keeper: Keeper,
-) -> Trace:
-    """Companion chains: heated, cooled in stages, then sampled at the posterior's own temperature.
-
-    At temperature H both nβ → nβ/H and ε → Hε: the stability limit εnβ stays, while the chain
-    diffuses H times as fast and spreads wider than the posterior in every direction.
-    """
-    kept = keeper.kept("cooled") or {"stages": 0, "trace": None}
-    trace = Trace(**kept["trace"]) if kept["stages"] else None
-    for stage, (power, share) in enumerate(COOLING[kept["stages"] :], start=kept["stages"] + 1):
-        temperature, before = hot**power, trace
-        steps = max(1, round(schedule.num_steps * share))
-        trace = sample(
-            replace(posterior, nbeta=posterior.nbeta / temperature),
-            recipe(
-                steps=steps,
-                temperature=temperature,
-                check_period=CHECK_PERIOD if temperature == 1 else None,
-            ),
-            replace(schedule, num_steps=steps, distances=False, coordinates=0),
-            [Stream(seed, chain, stage) for seed in seeds for chain in range(COMPANIONS)],
-            start=before and before.last,
-            label=f"from above, {temperature:.3g}×" if progress else None,
-            keeper=keeper,
-            name=f"companions {stage}",
-        )
-        if before is not None:
-            trace = trace._replace(
-                seconds=trace.seconds + before.seconds, gradients=trace.gradients + before.gradients
-            )
-        if stage == len(COOLING):
-            trace = trace._replace(last={})  # not needed any more, and as large as the stack
-        keeper.keep("cooled", {"stages": stage, "trace": trace._asdict()})
-    assert trace is not None
-    return trace
-
-
-def heat(config: SGLDConfig) -> float:
-    """H so that the hot stage's free diffusion, ε·H·steps, covers a share of 1/γ.
-
-    A short run says nothing beyond where its chains have been: with little diffusion of their own,
-    chains from w* and companions heated only a little would agree on the same plateau.
-    """
-    own = config.step_size * config.num_steps * COOLING[0][1] * config.gamma
-    return min(HEAT[1], max(HEAT[0], REACH / own)) if own > 0 else HEAT[1]

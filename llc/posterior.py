@@ -56,14 +56,27 @@ class LocalPosterior:
         evaluated once, however many chains start there.
         """
         centres = {name: leaf.detach() for name, leaf in centres.items()}
-        reference = loss.reference(centres)
-        if len(reference) > 1:
-            reference = reference.repeat_interleave(chains, 0)
-        full = loss.full_data(centres).repeat_interleave(chains)
+        reference, full = loss.reference(centres), loss.full_data(centres)
         layout = Layout(loss.shapes, len(full))
-        centre = layout.pack(repeat(centres, chains))
-        own = metric and repeat(metric, chains)
-        return cls(loss.repeat(chains), centre, layout, nbeta, gamma, reference, full, own)
+        own = cls(loss, layout.pack(centres), layout, nbeta, gamma, reference, full, metric)
+        return own.repeat(chains)
+
+    def repeat(self, times: int) -> "LocalPosterior":
+        """`times` chains in a row where there is one."""
+        if times == 1:
+            return self
+        full = self.centre_loss.repeat_interleave(times)
+        layout = Layout(self.loss.shapes, len(full))
+        reference = self.reference
+        return replace(
+            self,
+            loss=self.loss.repeat(times),
+            centre=layout.pack(repeat(self.centre.leaves, times)),
+            layout=layout,
+            reference=reference.repeat_interleave(times, 0) if len(reference) > 1 else reference,
+            centre_loss=full,
+            metric=self.metric and repeat(self.metric, times),
+        )
 
     @property
     def chains(self) -> int:

@@ -15,6 +15,7 @@ from oracles import (
     run_sgld,
 )  # fmt: skip
 
+import llc.companions
 import llc.estimate
 from llc.config import SGLDConfig
 from llc.data import make_inputs, make_teacher
@@ -191,7 +192,7 @@ def test_companions_are_heated_and_cooled_and_go_on_where_they_were(monkeypatch)
     heats = [1, 16, 8, 4, 2, 1]
     assert [call[0] for call in calls] == pytest.approx([16.0 / heat for heat in heats])
     assert [call[1] for call in calls] == pytest.approx([1e-3 * heat for heat in heats])
-    lengths = [round(1000 * share) for _, share in llc.estimate.COOLING]
+    lengths = [round(1000 * share) for _, share in llc.companions.COOLING]
     assert [call[2] for call in calls] == [1000, *lengths]
     assert calls[0][4] is calls[1][4] is None
     assert all(after[4] is before[5] for before, after in itertools.pairwise(calls[1:]))

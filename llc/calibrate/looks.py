@@ -36,7 +36,7 @@ def seen(
     posterior: LocalPosterior,
     memory: float,
 ) -> Look:
-    """What the second half of a trace shows; `memory`: the correlation of one bias with the next."""
+    """What the second half of a trace shows; `memory`: correlation of one bias with the next."""
     assert trace.distance is not None
     half, size = trace.loss.shape[1] // 2, posterior.layout.size
     draws = excess(trace, posterior.nbeta)[:, half:]

@@ -1,0 +1,12 @@
+"""λ̂ of your own model: any `torch.nn.Module` and its data, through the suite's own estimator.
+
+The path of a call: `settings` and `data` read the arguments, `network` copies the model and
+`selection` finds its free coordinates, `losses` and `tokens` say what is averaged, `probe` looks at
+all of it at w*. `engines` run stacks of chains through the copy, `stacked` offers them as a
+`StackedLoss`, `places` deals chains out to stacks and devices, and `llc.estimate` does the rest.
+"""
+
+from llc.library.api import estimate_llc
+from llc.library.result import LLCResult
+
+__all__ = ["LLCResult", "estimate_llc"]

@@ -1,0 +1,186 @@
+"""λ̂ of any model and data, in one call."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llc.config import SamplerConfig, parse
+from llc.estimate import estimate_llc_stack
+from llc.library.data import Source, Unpack, read
+from llc.library.losses import Loss, cross_entropy
+from llc.library.network import Network, check_hooks, copied, takes
+from llc.library.places import Places, pick_devices, stack_size
+from llc.library.probe import check_at_centre, check_engine, fastest_engine, objective_of
+from llc.library.result import LLCResult, result_of
+from llc.library.settings import Settings, default_draws
+from llc.library.stacked import LibraryLoss
+from llc.library.tokens import next_token_loss
+from llc.params import count, stack
+
+HALF = (torch.float16, torch.bfloat16)
+MEAN_NOTE = "mean-reduced loss: baseline not shared"
+
+
+def estimate_llc(
+    model: nn.Module,
+    data: Any,
+    loss: str | Callable[[Any, Any], Tensor] = "cross_entropy",
+    *,
+    nbeta: float | None = None,
+    num_chains: int = 4,
+    num_draws: int | None = None,
+    burn_in: int | None = None,
+    thin: int = 1,
+    batch_size: int | None = None,
+    epsilon: float | str = "auto",
+    gamma: float = 10.0,
+    sampler: str | SamplerConfig = "sgld",
+    seed: int = 0,
+    params: Any = None,
+    unpack: Unpack | None = None,
+    devices: str | torch.device | Sequence[str | torch.device] | None = None,
+    chains_per_stack: int | None = None,
+    dtype: torch.dtype | None = None,
+    engine: str = "auto",
+    companions: bool = True,
+    progress: bool = True,
+) -> LLCResult:
+    """λ̂(w*) = nβ (E[L(w)] − L(w*)) of `model` at its weights w*, on `data`.
+
+    w is drawn from p(w) ∝ exp(−nβ L(w) − (γ/2)‖w − w*‖²) (Lau et al. 2023), where L is the mean of
+    `loss` over the n examples. The model is copied and never modified; the copy runs in evaluation
+    mode (dropout off, BatchNorm at its running statistics), its buffers and parameters without
+    requires_grad stay as they are, and it has no hooks.
+
+    model: any module. data: a pair (inputs, targets) of tensors, a Dataset, a DataLoader (its data
+    set is read once, in order), or anything whose items have `input_ids`; `unpack(batch)` makes
+    (inputs, targets) of other batches. Inputs that are a tuple or a dict are the model's arguments.
+    loss: (outputs, targets) -> one value an example (B,), or one a token (B, T), which count by
+    their mean; 'cross_entropy' is that of class labels, and with `input_ids` of the next token,
+    the mean over all tokens that are not padding. A scalar is taken for the batch's mean; then
+    L(w*) is not taken on each draw's own examples, and λ̂ is noisier.
+    nbeta: nβ, n/log n where None. num_chains, num_draws: chains, and recorded draws of each, every
+    `thin`-th step (None: 2000, fewer of samplers whose draws cost more); the first `burn_in` of the
+    draws (None: half) do not count.
+    batch_size: examples a step; all of them: n. Also how many a pass over all data sees at once.
+    epsilon: ε of Δw = −(ε/2)∇U + √ε ξ, twice a factor on the gradient; 'auto' finds it in a
+    tenth of the run (`llc.calibrate`). gamma: γ.
+    sampler: a name (sgld, sgld_cv, sghmc, sgnht; on all data a step mala, hmc, nuts, mclmc,
+    mamclmc) or an `llc.SamplerConfig` with its keys. seed: fixes everything but rounding.
+    params: which parameters to sample, the others staying exactly where they are: names, glob
+    patterns, submodules, or a dict from them to masks or indices. unpack: see `data`.
+    devices: where chains run, the model's device by default; chains are dealt out to several.
+    chains_per_stack: at most so many at once on a device, which bounds memory; results agree to
+    rounding whatever it is. dtype: float32 or float64, the model's own by default.
+    engine: 'vmap' runs the chains of a stack at once, 'plain' one after another; 'auto' measures.
+    companions: also approach equilibrium from above (with four chains a third more steps), which
+    the status needs to be trustworthy. progress: show a bar, on a terminal.
+    Returns: an `LLCResult`; what goes wrong while sampling is its `status`, never an exception.
+    Raises: TypeError, ValueError for arguments that cannot be used, before any sampling: the
+        message names argument, value and remedy.
+    """
+    settings = parse(
+        Settings,
+        {
+            "nbeta": nbeta,
+            "num_chains": num_chains,
+            "num_draws": default_draws(sampler) if num_draws is None else num_draws,
+            "burn_in": burn_in,
+            "thin": thin,
+            "batch_size": batch_size,
+            "epsilon": epsilon,
+            "gamma": gamma,
+            "seed": seed,
+            "chains_per_stack": chains_per_stack,
+            "engine": engine,
+        },
+    )
+    network = copied(model, params)
+    home, precision = _place(network, dtype)
+    places = pick_devices(devices, home)
+    source = read(data, unpack, takes(network.module, "attention_mask"), settings.seed)
+    size = settings.batch_size_for(source.examples.number, source.batch_size)
+    sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
+    network = network.to(places[0], precision)
+    examples = source.examples.to(places[0], precision)
+    objective = objective_of(network, examples, _loss(loss, source))
+    check_hooks(model, network, next(examples.parts(2)).inputs)
+    bound = LibraryLoss(network, examples, objective, size, "plain")
+    check_at_centre(bound)
+    together = stack_size(settings.num_chains, len(places), settings.chains_per_stack)
+    chosen, why = settings.engine, ""
+    if chosen == "auto":
+        chosen, why = fastest_engine(bound, together, size)
+    else:
+        check_engine(bound, chosen, together, size)
+    bound = bound.run_by(chosen)
+    stacks = Places(bound, places, settings.chains_per_stack)
+    if objective.mean:
+        warnings.warn(
+            "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
+            "examples and λ̂ is noisier: return one value an example (reduction='none')",
+            stacklevel=2,
+        )
+    estimate = estimate_llc_stack(
+        bound,
+        stack([bound.centre]),
+        nbeta=settings.nbeta_for(bound.num_examples),
+        sgld_config=sgld,
+        sampler_config=sampler_config,
+        seeds=[settings.seed],
+        companions=companions,
+        progress=progress,
+        run=stacks.run,
+    )[0]
+    return result_of(
+        estimate,
+        num_examples=bound.num_examples,
+        num_free=count(bound.shapes),
+        num_parameters=sum(leaf.numel() for leaf in network.module.parameters()),
+        sampler=sampler_config.name,
+        gamma=settings.gamma,
+        seed=settings.seed,
+        engine=chosen,
+        engine_reason=why,
+        notes=(MEAN_NOTE,) if objective.mean else (),
+    )
+
+
+def _loss(loss: Any, source: Source) -> Loss:
+    if callable(loss):
+        return loss  # type: ignore[no-any-return]
+    if loss != "cross_entropy":
+        raise ValueError(
+            f"loss={loss!r}: must be 'cross_entropy' or a function (outputs, targets) -> one value "
+            "an example"
+        )
+    return next_token_loss(source.examples.targets) if source.tokens else cross_entropy
+
+
+def _place(network: Network, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+    """The device of the model, and the precision to sample in.
+
+    Raises: ValueError for a model on several devices, or in a precision too low to sample in.
+    """
+    leaves = dict(network.module.named_parameters())
+    home = {leaf.device for leaf in leaves.values()}
+    if len(home) > 1:
+        raise ValueError(
+            f"model: is spread over {', '.join(map(str, home))}: move it to one device"
+        )
+    if dtype is not None and dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype={dtype}: must be torch.float32 or torch.float64")
+    own = {leaves[name].dtype for name in network.free}
+    if dtype is None and own & set(HALF):
+        raise ValueError(
+            f"model: has parameters of {', '.join(map(str, own))}, too coarse for a chain's steps: "
+            "give dtype=torch.float32"
+        )
+    if dtype is None and len(own) > 1:
+        raise ValueError(
+            f"model: has parameters of {' and '.join(map(str, own))}: give dtype=torch.float32"
+        )
+    return home.pop(), dtype or own.pop()

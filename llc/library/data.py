@@ -1,0 +1,214 @@
+"""Data of any usual kind -> tensors addressed by index.
+
+Whatever the data come as, they are read once, in order, and held as tensors whose first axis counts
+the n examples: a minibatch is then a gather, and each chain draws its own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from llc.library.tokens import collate_tokens, has_tokens, pad_alike, unpack_tokens
+from llc.streams import Stream, drawing_from, generator
+
+AT_ONCE = 256  # items read into one batch, where the data come without batches
+KINDS = (
+    "a pair (inputs, targets) of tensors, a Dataset, a DataLoader, or a dataset with 'input_ids'"
+)
+
+Unpack = Callable[[Any], tuple[Any, Any]]
+
+
+class Examples(NamedTuple):
+    """Inputs and targets: a tensor each, or a tuple or dict of tensors, all (n, …)."""
+
+    inputs: Any
+    targets: Any
+
+    @property
+    def number(self) -> int:
+        """n."""
+        return len(tree_flatten(self)[0][0])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Examples":
+        """The same examples with every tensor changed."""
+        return Examples(tree_map(function, self.inputs), tree_map(function, self.targets))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Examples":
+        """Elsewhere, floating-point numbers in that precision; labels and tokens keep theirs."""
+        return self.map(lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype))
+
+    def numbers(self) -> int:
+        """Of one example, inputs and targets together."""
+        return sum(leaf[0].numel() for leaf in tree_flatten(self)[0])
+
+    def parts(self, size: int) -> Iterator["Examples"]:
+        """All of them in order, `size` at a time."""
+        for start in range(0, self.number, size):
+            yield self.map(lambda t, start=start: t[start : start + size])  # type: ignore[misc]
+
+
+class Source(NamedTuple):
+    """What was read."""
+
+    examples: Examples
+    batch_size: int | None  # a DataLoader's own
+    tokens: bool  # sequences of `input_ids`, to be predicted token by token
+
+
+def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int) -> Source:
+    """Everything in `data`, on the CPU or wherever its tensors are.
+
+    unpack: a batch of `data` -> (inputs, targets). takes_mask: whether the model wants to be told
+    which tokens are padding. seed: names the random numbers of data that draw some (augmentation);
+    torch's global generator is left as it was.
+    Raises: TypeError or ValueError for data of another kind or structure, or without examples.
+    """
+    with drawing_from(generator(Stream(seed), "data")):
+        batches, batch_size = _batches(data)
+        parts, tokens = [], False
+        for batch in batches:
+            tokens = unpack is None and has_tokens(batch)
+            pair = unpack_tokens(batch, takes_mask) if tokens else _unpacked(batch, unpack)
+            parts.append(_tensors(*pair))
+    if not parts or not all(len(leaf) for part in parts for leaf in tree_flatten(part)[0]):
+        raise ValueError("data: is empty: give at least two examples")
+    examples = _joined(pad_alike(parts) if tokens else parts)
+    counts = {len(leaf) for leaf in tree_flatten(examples)[0]}
+    if len(counts) > 1:
+        raise ValueError(
+            f"data: inputs and targets have {' and '.join(map(str, sorted(counts)))} examples: "
+            "give one target an input"
+        )
+    if examples.number < 2:
+        raise ValueError("data: is a single example: give at least two, log n must be positive")
+    return Source(examples, batch_size, tokens)
+
+
+def _batches(data: Any) -> tuple[Iterable[Any], int | None]:
+    """`data` as collated batches in order, and the batch size of a DataLoader."""
+    if isinstance(data, DataLoader):
+        return _of_loader(data), data.batch_size
+    if isinstance(data, TensorDataset):
+        return [data.tensors], None
+    if isinstance(data, Mapping) and has_tokens(data):
+        return [data], None
+    if isinstance(data, tuple | list) and data and all(map(_is_array, data)):
+        return [tuple(data)], None
+    if isinstance(data, IterableDataset):
+        return _collated(iter(data)), None
+    items: Any = data
+    sized = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    if isinstance(data, Dataset) or (sized and not isinstance(data, Mapping | Tensor | str)):
+        return _collated(items[index] for index in range(len(items))), None
+    raise TypeError(f"data={_words(data)}: must be {KINDS}")
+
+
+def _of_loader(loader: "DataLoader[Any]") -> Iterable[Any]:
+    """Its data set in order; a loader with a sampler of its own as it comes."""
+    dataset: Any = loader.dataset
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return loader
+    length = len(dataset)
+    sampler: Any = loader.sampler
+    orders = isinstance(sampler, SequentialSampler | RandomSampler)
+    if not orders or len(sampler) != length:
+        return loader
+    if isinstance(dataset, TensorDataset) and loader.collate_fn is default_collate:
+        return [dataset.tensors]
+    if not length:
+        return []
+    if loader.collate_fn is default_collate and has_tokens(dataset[0]):
+        return _collated(dataset[index] for index in range(length))
+    return DataLoader(
+        dataset,
+        loader.batch_size,
+        shuffle=False,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+    )
+
+
+def _collated(items: Iterator[Any]) -> Iterator[Any]:
+    while chunk := list(islice(items, AT_ONCE)):
+        yield collate_tokens(chunk) if has_tokens(chunk[0]) else default_collate(chunk)
+
+
+def _unpacked(batch: Any, unpack: Unpack | None) -> tuple[Any, Any]:
+    """(inputs, targets) of a batch."""
+    pair = batch if unpack is None else unpack(batch)
+    if isinstance(pair, tuple | list) and len(pair) == 2:
+        return pair[0], pair[1]
+    if unpack is None:
+        raise ValueError(
+            f"data: a batch is {_words(batch)}, not a pair (inputs, targets): give "
+            "unpack=lambda batch: (inputs, targets)"
+        )
+    raise ValueError(f"unpack: returned {_words(pair)}: must be a pair (inputs, targets)")
+
+
+def _tensors(inputs: Any, targets: Any) -> Examples:
+    """Every leaf as a detached tensor with an axis for the examples."""
+
+    def tensor(leaf: Any) -> Tensor:
+        if not _is_array(leaf):
+            raise ValueError(f"data: holds {_words(leaf)} where a tensor (examples, …) is needed")
+        return torch.as_tensor(leaf).detach()
+
+    found = Examples(tree_map(tensor, inputs), tree_map(tensor, targets))
+    if not tree_flatten(found.inputs)[0] or any(not leaf.dim() for leaf in tree_flatten(found)[0]):
+        raise ValueError("data: a batch has no axis for its examples: give tensors (examples, …)")
+    return found
+
+
+def _joined(parts: Sequence[Examples]) -> Examples:
+    if len(parts) == 1:
+        return parts[0]
+    flat, specs = zip(*map(tree_flatten, parts), strict=True)
+    shapes = [[leaf.shape[1:] for leaf in leaves] for leaves in flat]
+    other = next(
+        (i for i in range(len(parts)) if (specs[i], shapes[i]) != (specs[0], shapes[0])), 0
+    )
+    if other:
+        raise ValueError(
+            f"data: batch {other} is {_shapes(flat[other])} an example and batch 0 "
+            f"{_shapes(flat[0])}: give examples of one structure and shape, or unpack= to make them"
+        )
+    joined: Examples = tree_unflatten(
+        [torch.cat(leaves) for leaves in zip(*flat, strict=True)], specs[0]
+    )
+    return joined
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def _shapes(leaves: Sequence[Tensor]) -> str:
+    return " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves)
+
+
+def _words(value: Any) -> str:
+    """What `value` is, in a few words."""
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with keys {', '.join(map(repr, value))}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    return f"{type(value).__name__} object"

@@ -1,0 +1,158 @@
+"""Two ways to run a stack of chains through a module, with the same numbers to rounding.
+
+`Plain`: one chain after another through the module itself, whose weights are views of the stack
+swapped in place. It runs whatever the module runs, at no cost of its own.
+`Vmapped`: all chains at once, `torch.func.vmap` over `functional_call`. Small models, whose steps
+are all overhead, run several times as fast; convolutions and wide layers do not, and modules that
+look at their numbers (`if x.sum() > 0`) do not run at all.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+
+from llc.library.data import Examples
+from llc.library.losses import Objective
+from llc.library.network import Network, gather, scatter
+from llc.params import Params, derive
+
+Chain = tuple[Tensor, ...]  # one chain's free leaves
+
+
+class Engine(Protocol):
+    """Runs C chains on a batch each: leaves (C, *shape), examples (C, B, …) or (1, B, …) shared.
+
+    It holds a module of its own: whoever runs on another thread needs another engine.
+    """
+
+    def losses(self, weights: Params, batch: Examples) -> Tensor:
+        """(C, B) loss of every example."""
+
+    def add_gradient(
+        self, weights: Params, batch: Examples, size: int, out: Params, scale: float
+    ) -> Tensor:
+        """out ← out + scale·∇(Σℓ/size), summed over the batch; returns Σℓ/size, (C,)."""
+
+
+class Plain:
+    """One chain after another."""
+
+    def __init__(self, network: Network, objective: Objective) -> None:
+        self.network, self.objective = network, objective
+        leaves = dict(network.module.named_parameters())
+        self.names = list(network.free)
+        self.parameters = [leaves[name] for name in self.names]
+        self.indices = [network.free[name] for name in self.names]
+
+    @torch.no_grad()
+    def losses(self, weights: Params, batch: Examples) -> Tensor:
+        rows = []
+        for index, chain in enumerate(self._by_chain(weights)):
+            self._put(chain)
+            rows.append(self._losses(_of_chain(batch, index)))
+        return torch.stack(rows)
+
+    @torch.enable_grad()
+    def add_gradient(
+        self, weights: Params, batch: Examples, size: int, out: Params, scale: float
+    ) -> Tensor:
+        values = []
+        chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
+        for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
+            self._put(chain)
+            loss = self._losses(_of_chain(batch, index)).sum() / size
+            grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
+            torch._foreach_add_(total, free, alpha=scale)
+            values.append(loss.detach())
+        return torch.stack(values)
+
+    def _by_chain(self, params: Params) -> list[Chain]:
+        return list(zip(*(params[name].unbind() for name in self.names), strict=True))
+
+    def _put(self, chain: Chain) -> None:
+        """Run at these weights from now on."""
+        for parameter, index, leaf in zip(self.parameters, self.indices, chain, strict=True):
+            if index is None:
+                parameter.data = leaf
+            else:
+                parameter.data.view(-1).index_copy_(0, index, leaf)
+
+    def _losses(self, batch: Examples) -> Tensor:
+        return self.objective(self.network.call(batch.inputs), batch.targets, batch.number)
+
+
+class Vmapped:
+    """All chains at once."""
+
+    def __init__(self, network: Network, objective: Objective) -> None:
+        self.network, self.objective = network, objective
+        self.fixed = {
+            name: leaf.detach().clone()
+            for name, leaf in network.module.named_parameters()
+            if network.free.get(name) is not None
+        }
+
+    @torch.no_grad()
+    def losses(self, weights: Params, batch: Examples) -> Tensor:
+        inputs, axis = _axis(batch)
+        run = vmap(lambda one, data: self._losses(one, data), in_dims=(0, axis))
+        return _plain_tensor(run(dict(weights), tuple(inputs)))
+
+    def add_gradient(
+        self, weights: Params, batch: Examples, size: int, out: Params, scale: float
+    ) -> Tensor:
+        data, axis = _axis(batch)
+
+        def mean(one: Params, examples: tuple[Any, Any]) -> Tensor:
+            return self._losses(one, examples).sum() / size
+
+        with torch.enable_grad():
+            grads, values = vmap(grad_and_value(mean), in_dims=(0, axis))(
+                dict(weights), tuple(data)
+            )
+        totals = [out[name] for name in grads]
+        torch._foreach_add_(totals, list(grads.values()), alpha=scale)
+        return _plain_tensor(values)
+
+    def _losses(self, one: Params, examples: tuple[Any, Any]) -> Tensor:
+        leaves = {
+            name: scatter(self.fixed.get(name, leaf), self.network.free[name], leaf)
+            for name, leaf in one.items()
+        }
+        batch = Examples(*examples)
+        outputs = functional_call(self.network.module, leaves, *_arguments(batch.inputs))
+        return self.objective(outputs, batch.targets, batch.number)
+
+
+ENGINES: dict[str, Callable[[Network, Objective], Engine]] = {"vmap": Vmapped, "plain": Plain}
+
+
+def make_engine(name: str, network: Network, objective: Objective) -> Engine:
+    """An engine on `network`, which it has to itself."""
+    return ENGINES[name](network, objective)
+
+
+def _of_chain(batch: Examples, chain: int) -> Examples:
+    """The batch (B, …) of one chain."""
+    return batch.map(lambda t: t[chain if len(t) > 1 else 0])
+
+
+def _axis(batch: Examples) -> tuple[Examples, int | None]:
+    """What `vmap` maps over: the chains' own batches, or one that they share."""
+    return (batch.map(lambda t: t[0]), None) if batch.number == 1 else (batch, 0)
+
+
+def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """As `functional_call` takes them."""
+    if isinstance(inputs, dict):
+        return (), inputs
+    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
+
+
+def _plain_tensor(values: Any) -> Tensor:
+    assert isinstance(values, Tensor)
+    return values

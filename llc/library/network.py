@@ -1,0 +1,202 @@
+"""A private copy of a user's model: evaluation mode, no hooks, some coordinates free.
+
+The model itself is read, never written: not its parameters, buffers, gradients, hooks or modes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from copy import deepcopy
+from inspect import signature
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from llc.library.selection import Free, select_free
+from llc.params import Params, Shapes
+
+ALIKE = 1e-3  # relative difference that rounding does not explain
+HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+class Network:
+    """The copy, and where its free coordinates lie; `Engine`s run copies of it."""
+
+    def __init__(self, module: nn.Module, free: Free) -> None:
+        self.module, self.free = module, free
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of the free leaves: a parameter's own, or (k,) where only k of its entries are free."""
+        leaves = dict(self.module.named_parameters())
+        return {
+            name: tuple(leaves[name].shape) if index is None else (len(index),)
+            for name, index in self.free.items()
+        }
+
+    def centre(self) -> Params:
+        """w*: the free coordinates as they are, leaves (*shape)."""
+        leaves = dict(self.module.named_parameters())
+        return {
+            name: gather(leaves[name].detach(), index).clone() for name, index in self.free.items()
+        }
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Network":
+        """A copy elsewhere, its floating-point numbers in that precision."""
+        module = deepcopy(self.module).to(device=device, dtype=dtype)
+        free = {name: None if i is None else i.to(device) for name, i in self.free.items()}
+        return Network(module, free)
+
+    def call(self, inputs: Any) -> Any:
+        """The model's outputs on its inputs: a tensor, a tuple of arguments or a dict of them."""
+        return call(self.module, inputs)
+
+
+def copied(model: Any, params: Any) -> Network:
+    """A network to be sampled in the coordinates that `params` selects (`selection.select_free`).
+
+    Raises: TypeError unless `model` is a module; ValueError for one that cannot be sampled, with
+        the reason.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={type(model).__name__} object: must be a torch.nn.Module")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    for name, leaf in model.named_parameters():
+        _check_leaf(name, leaf)
+    _check_aliases(model)
+    free = select_free(model, params)
+    module = _copy(model, with_hooks=False).eval()
+    module.zero_grad(set_to_none=True)
+    for name, leaf in module.named_parameters():
+        leaf.data = leaf.data.contiguous()  # masked entries are written through flat views
+        leaf.requires_grad_(name in free)
+    return Network(module, free)
+
+
+def check_hooks(model: nn.Module, network: Network, inputs: Any) -> None:
+    """Raise ValueError where forward hooks change what the model computes.
+
+    The copy has none: hooks that only look on would see every step of every chain.
+    """
+    if not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()):
+        return
+    hooked = _copy(getattr(model, "_orig_mod", model), with_hooks=True).eval()
+    like = next(network.module.parameters())
+    hooked.to(device=like.device, dtype=like.dtype)
+    with torch.no_grad():
+        ours, theirs = ([*tensors(call(one, inputs))] for one in (network.module, hooked))
+    same = len(ours) == len(theirs) and all(map(alike, ours, theirs))
+    if not same:
+        raise ValueError(
+            "model: has forward hooks that change its outputs, and chains run without hooks: "
+            "remove them, or move what they compute into forward or a parametrization"
+        )
+
+
+def takes(model: nn.Module, name: str) -> bool:
+    """Whether the model's forward names an argument."""
+    return name in signature(model.forward).parameters
+
+
+def call(module: nn.Module, inputs: Any) -> Any:
+    """The outputs of `module`: see `Network.call`."""
+    if isinstance(inputs, dict):
+        return module(**inputs)
+    return module(*inputs) if isinstance(inputs, tuple | list) else module(inputs)
+
+
+def tensors(outputs: Any) -> Iterator[Tensor]:
+    """The tensors in whatever a model returns."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, dict):
+        for value in outputs.values():
+            yield from tensors(value)
+    elif isinstance(outputs, tuple | list):
+        for value in outputs:
+            yield from tensors(value)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding."""
+    scale = float(one.abs().max()) if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=ALIKE, atol=ALIKE * scale, equal_nan=True)
+
+
+def gather(leaf: Tensor, index: Tensor | None) -> Tensor:
+    """The free entries of a leaf (*shape): itself, or (k,)."""
+    return leaf if index is None else leaf.flatten().index_select(0, index)
+
+
+def scatter(base: Tensor, index: Tensor | None, free: Tensor) -> Tensor:
+    """The leaf (*shape) that is `free` in its free entries and `base` in the others."""
+    if index is None:
+        return free
+    return base.flatten().index_copy(0, index, free).view(base.shape)
+
+
+def _copy(model: nn.Module, *, with_hooks: bool) -> nn.Module:
+    """A deep copy; hooks are left out with all that they refer to."""
+    nothing: dict[int, Any] = {
+        id(getattr(part, name)): OrderedDict()
+        for part in model.modules()
+        for name in HOOKS
+        if not with_hooks
+    }
+    try:
+        return deepcopy(model, nothing)
+    except Exception as error:
+        raise ValueError(
+            f"model: cannot be copied ({error}): chains run on a deep copy; tensors kept as "
+            "attributes must be detached, parameters or buffers"
+        ) from error
+
+
+def _check_leaf(name: str, leaf: Tensor) -> None:
+    wrong = None
+    if is_lazy(leaf):
+        wrong = "is not initialised: run one batch through the model first"
+    elif leaf.is_meta:
+        wrong = "is on the meta device: load the weights first"
+    elif leaf.layout != torch.strided:
+        wrong = f"has the layout {leaf.layout}: make it dense"
+    elif any(
+        stride == 0 and size > 1 for stride, size in zip(leaf.stride(), leaf.shape, strict=True)
+    ):
+        wrong = "is expanded, several entries being one number: make it contiguous"
+    elif leaf.requires_grad and not leaf.is_floating_point():
+        wrong = f"is {leaf.dtype}: only real numbers can be sampled"
+    elif leaf.is_floating_point() and not bool(leaf.isfinite().all()):
+        wrong = "has non-finite entries: λ̂ needs a finite w*"
+    if wrong:
+        raise ValueError(f"model: parameter {name!r} {wrong}")
+
+
+def _check_aliases(model: nn.Module) -> None:
+    """Raise ValueError where two tensors share memory without being one: a copy would part them."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    spans = sorted(
+        (leaf.untyped_storage().data_ptr(), *_span(leaf), name)
+        for name, leaf in named
+        if leaf.numel()
+    )
+    for (storage, _, end, one), (other_storage, start, _, other) in pairwise(spans):
+        if storage == other_storage and start < end:
+            raise ValueError(
+                f"model: {one!r} and {other!r} share memory without being the same parameter: tie "
+                "them by assigning one Parameter to both, or make them separate"
+            )
+
+
+def _span(leaf: Tensor) -> tuple[int, int]:
+    """First and last place (exclusive) of a tensor in its storage, in bytes."""
+    last = sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
+    start = int(leaf.storage_offset()) * leaf.element_size()
+    return start, start + (int(last) + 1) * leaf.element_size()

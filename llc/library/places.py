@@ -1,0 +1,130 @@
+"""Where chains run: cut up over stacks and devices, no chain's result depending on it.
+
+A chain's random stream is named by the seed and the chain; stacks of another size multiply the
+same numbers in another order, so that traces agree to rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from llc.checkpoints import Keeper
+from llc.library.stacked import LibraryLoss
+from llc.params import Params, select
+from llc.posterior import LocalPosterior
+from llc.samplers.base import Sampler
+from llc.sampling import Schedule, sample
+from llc.sampling.threads import intra_op_threads, pool
+from llc.streams import Stream
+from llc.trace import Trace, join
+
+
+class Places:
+    """Runs chains around one w* on several devices, at most `chains_per_stack` at once on each."""
+
+    def __init__(
+        self, loss: LibraryLoss, devices: Sequence[torch.device], chains_per_stack: int | None
+    ) -> None:
+        self.devices, self.chains_per_stack = devices, chains_per_stack
+        self.losses = {device: loss.to(device) for device in devices}
+
+    def groups(self, chains: int) -> list[slice]:
+        """The chains of each stack; stack i runs on device i, modulo their number."""
+        size = stack_size(chains, len(self.devices), self.chains_per_stack)
+        edges = [*range(0, chains, size), chains]
+        return [slice(*pair) for pair in pairwise(edges)]
+
+    def run(
+        self,
+        posterior: LocalPosterior,
+        chains: int,
+        build: Callable[[LocalPosterior], Sampler],
+        schedule: Schedule,
+        streams: Sequence[Stream],
+        *,
+        start: Params | None = None,
+        label: str | None = None,
+        keeper: Keeper | None = None,
+        name: str = "chains",
+    ) -> Trace:
+        """As `llc.estimate.in_one_stack`; only a single stack is kept by the keeper."""
+        groups = self.groups(chains)
+        home = posterior.centre.flat.device
+        if len(groups) == 1 and self.devices[0] == home:
+            own = posterior.repeat(chains)
+            return sample(
+                own, build, schedule, streams, start=start, label=label, keeper=keeper, name=name
+            )
+        started = perf_counter()
+
+        def work(turn: int) -> list[Trace]:
+            device = self.devices[turn]
+            here, traces = self._at(posterior, device), []
+            for index in range(turn, len(groups), len(self.devices)):
+                group = groups[index]
+                place = None if start is None else _to(select(start, group), device)
+                words = label and turn == 0 and f"{label}, stack {index + 1} of {len(groups)}"
+                trace = sample(
+                    here.repeat(group.stop - group.start),
+                    build,
+                    schedule,
+                    streams[group],
+                    start=place,
+                    label=words or None,
+                )
+                traces.append(trace._replace(last=_to(trace.last, home)))
+            return traces
+
+        workers = min(len(self.devices), len(groups))
+        threads = torch.get_num_threads()
+        on_cpu = sum(device.type == "cpu" for device in self.devices[:workers])
+        with (
+            intra_op_threads(threads),
+            pool(workers, max(1, threads // max(1, on_cpu))) as executor,
+        ):
+            parts = list(executor.map(work, range(workers)))
+        ordered = [parts[i % workers][i // workers] for i in range(len(groups))]
+        return join(ordered, perf_counter() - started)
+
+    def _at(self, posterior: LocalPosterior, device: torch.device) -> LocalPosterior:
+        """The same posterior on another device."""
+        moved: dict[str, Any] = {
+            "loss": self.losses[device],
+            "centre": posterior.layout.stack(posterior.centre.flat.to(device)),
+            "reference": posterior.reference.to(device),
+            "centre_loss": posterior.centre_loss.to(device),
+        }
+        return replace(posterior, **moved)
+
+
+def stack_size(chains: int, devices: int, chains_per_stack: int | None) -> int:
+    """Chains of a stack, at most."""
+    return min(chains_per_stack or chains, -(-chains // devices))
+
+
+def _to(params: Params, device: torch.device) -> Params:
+    return {name: leaf.to(device) for name, leaf in params.items()}
+
+
+def pick_devices(devices: Any, home: torch.device) -> list[torch.device]:
+    """The devices that are asked for, one or several; that of the model where None.
+
+    Raises: ValueError for one that is not here, or none.
+    """
+    if devices is None:
+        return [home]
+    several = [devices] if isinstance(devices, str | torch.device) else list(devices)
+    if not several:
+        raise ValueError("devices: is empty: name one, or leave it out")
+    found = []
+    for one in several:
+        try:
+            found.append(torch.empty(0, device=one).device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"devices: {one!r} is not to be had here: {reason}") from None
+    return found

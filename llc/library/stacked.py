@@ -1,0 +1,146 @@
+"""A user's model and data as `llc.models.base.StackedLoss`."""
+
+import threading
+
+import torch
+from torch import Tensor
+
+from llc.library.data import Examples
+from llc.library.engines import Engine, make_engine
+from llc.library.losses import Objective
+from llc.library.network import Network
+from llc.models.base import EVERY, rows_of_each
+from llc.params import Params, Shapes
+
+
+class LibraryLoss:
+    """Mean loss of a model over its examples, as a function of its free coordinates.
+
+    network, data: on one device. at_once: examples that a pass over all the data sees together.
+    engine: 'vmap' or 'plain'.
+    """
+
+    def __init__(
+        self, network: Network, data: Examples, objective: Objective, at_once: int, engine: str
+    ) -> None:
+        self.network, self.data, self.objective = network, data, objective
+        self.at_once, self.engine = at_once, engine
+        self.shapes: Shapes = network.shapes
+        self.num_examples = data.number
+        self.centre = network.centre()
+        self._of_thread = threading.local()
+        self._at_centre: Tensor | None = None
+
+    def numbers_per_step(self, batch_size: int) -> int:
+        return 1 if batch_size >= self.num_examples else batch_size * (1 + self.data.numbers())
+
+    @torch.no_grad()
+    def reference(self, centres: Params) -> Tensor:
+        """(S, n) losses of every example at w*; (S, 1), their mean, where the loss is a mean.
+
+        At the model's own w* they are computed once.
+        """
+        if not all(torch.equal(centres[name], leaf[None]) for name, leaf in self.centre.items()):
+            return self._reference(centres)
+        if self._at_centre is None:
+            self._at_centre = self._reference(centres)
+        return self._at_centre
+
+    def full_data(self, weights: Params) -> Tensor:
+        return self.reference(weights).double().mean(-1)
+
+    def block(self, like: Params, reference: Tensor, steps: int) -> "LibraryBlock":
+        return LibraryBlock(self, like, reference, steps)
+
+    def select(self, index: slice) -> "LibraryLoss":
+        return self
+
+    def repeat(self, times: int) -> "LibraryLoss":
+        return self
+
+    def to(self, device: torch.device) -> "LibraryLoss":
+        """The same loss elsewhere."""
+        like = next(iter(self.centre.values()))
+        if like.device == device:
+            return self
+        moved = LibraryLoss(
+            self.network.to(device, like.dtype),
+            self.data.to(device, like.dtype),
+            self.objective,
+            self.at_once,
+            self.engine,
+        )
+        if self._at_centre is not None:
+            moved._at_centre = self._at_centre.to(device)
+        return moved
+
+    def run_by(self, engine: str) -> "LibraryLoss":
+        """The same loss on another engine."""
+        other = LibraryLoss(self.network, self.data, self.objective, self.at_once, engine)
+        other._at_centre = self._at_centre
+        return other
+
+    def engine_for(self, like: Tensor) -> Engine:
+        """An engine in the precision of `like`, this thread's own."""
+        engines: dict[str, Engine] = self._of_thread.__dict__
+        name = str(like.dtype)
+        if name not in engines:
+            network = self.network.to(like.device, like.dtype)
+            engines[name] = make_engine(self.engine, network, self.objective)
+        return engines[name]
+
+    def _reference(self, centres: Params) -> Tensor:
+        like = next(iter(centres.values()))
+        engine, parts = self.engine_for(like), []
+        for part in self.data.parts(self.at_once):
+            batch = part.to(like.device, like.dtype).map(lambda t: t[None])
+            parts.append(engine.losses(centres, batch))
+        losses = torch.cat(parts, 1)
+        return losses.double().mean(1, keepdim=True).to(like) if self.objective.mean else losses
+
+
+class LibraryBlock:
+    """K minibatches of C chains; see `models.base.LossBlock`."""
+
+    def __init__(self, loss: LibraryLoss, like: Params, reference: Tensor, steps: int) -> None:
+        first = next(iter(like.values()))
+        self.loss, self.like, self.chains = loss, first, len(first)
+        self.centre_losses = reference
+        self._losses = first.new_zeros(steps, self.chains)
+
+    def load(self, steps: int, indices: Tensor | None) -> None:
+        loss, self.used = self.loss, steps
+        self._batches: Examples | None = None  # where None, all the data
+        if indices is not None:
+            self.size = indices.shape[-1]
+            self._batches = loss.data.map(lambda t: _rows(t, indices, self.like))
+        else:
+            self.size = loss.num_examples
+        if indices is None or loss.objective.mean:
+            self._baselines = self.centre_losses.mean(-1).expand(steps, self.chains)
+        else:
+            values = rows_of_each(self.centre_losses.unsqueeze(-1), indices)
+            self._baselines = values.squeeze(-1).mean(-1).expand(-1, self.chains)
+
+    def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
+        engine = self.loss.engine_for(self.like)
+        if self._batches is not None:
+            batch = self._batches.map(lambda t: t[step])
+            self._losses[step] = engine.add_gradient(weights, batch, self.size, out, scale)
+            return
+        self._losses[step].zero_()
+        for part in self.loss.data.parts(self.loss.at_once):
+            batch = part.to(self.like.device, self.like.dtype).map(lambda t: t[None])
+            self._losses[step] += engine.add_gradient(weights, batch, self.size, out, scale)
+
+    def losses(self, steps: slice = EVERY) -> Tensor:
+        return self._losses[: self.used][steps].clone()  # a step may be asked about again
+
+    def baselines(self, steps: slice = EVERY) -> Tensor:
+        return self._baselines[: self.used][steps]
+
+
+def _rows(table: Tensor, indices: Tensor, like: Tensor) -> Tensor:
+    """Rows (K, S, B, …) of a table (n, …), floating-point numbers in the precision of `like`."""
+    rows = table.index_select(0, indices.flatten()).view(*indices.shape, *table.shape[1:])
+    return rows.to(like.dtype) if rows.is_floating_point() else rows

@@ -1,0 +1,238 @@
+"""What cannot be estimated is said in one line, before any chain starts."""
+
+import pytest
+import torch
+from library_models import (
+    EXAMPLES,
+    INPUTS,
+    SMALL,
+    TiedLanguageModel,
+    classifier,
+    data,
+    filled,
+    numbers,
+)
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from llc import SamplerConfig, estimate_llc
+from llc.library import api
+
+
+@pytest.fixture(autouse=True)
+def no_sampling(monkeypatch):
+    def sample(*_, **__):
+        raise AssertionError("a chain was started")
+
+    monkeypatch.setattr(api, "estimate_llc_stack", sample)
+
+
+def refused(message, model=None, given=None, loss="cross_entropy", error=ValueError, **rest):
+    with pytest.raises(error) as caught:
+        estimate_llc(
+            classifier() if model is None else model,
+            data() if given is None else given,
+            loss,
+            **{**SMALL, **rest},
+        )
+    text = str(caught.value)
+    assert "\n" not in text.split(": ")[0]
+    assert message in text, text
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("nbeta=0: must be a finite number > 0", {"nbeta": 0}),
+        ("nbeta=-1.0", {"nbeta": -1.0}),
+        ("burn_in=40: leaves 0 of num_draws=40", {"burn_in": 40}),
+        ("burn_in=41", {"burn_in": 41}),
+        ("batch_size=61: there are only 60 examples", {"batch_size": 61}),
+        ("num_chains=0", {"num_chains": 0}),
+        ("epsilon='fast'", {"epsilon": "fast"}),
+        ("num_draws*thin=40: too few for epsilon='auto'", {"epsilon": "auto"}),
+        ("sampler.name='sgdl'", {"sampler": "sgdl"}),
+        ("burn_in=5: nuts adapts itself", {"sampler": "nuts", "epsilon": "auto", "burn_in": 5}),
+        ("sampler.num_steps=5: leave it out", {"sampler": SamplerConfig(num_steps=5)}),
+        ("epsilon=0.0001: would be ignored with sampler 'nuts'", {"sampler": "nuts"}),
+        ("samples deep linear networks only", {"sampler": "gibbs"}),
+        ("engine='fast'", {"engine": "fast"}),
+        ("chains_per_stack=0", {"chains_per_stack": 0}),
+        ("dtype=torch.float16: must be torch.float32", {"dtype": torch.float16}),
+        ("devices: 'gpu'", {"devices": ["gpu"]}),
+        ("devices: is empty", {"devices": []}),
+        ("loss='mse': must be 'cross_entropy' or a function", {"loss": "mse"}),
+        ("'4.wieght' matches no parameter: did you mean '4.weight'", {"params": "4.wieght"}),
+        ("params: is empty", {"params": []}),
+        ("must be (6, 5)", {"params": {"0.weight": torch.ones(6, dtype=torch.bool)}}),
+        ("selects nothing", {"params": {"0.weight": torch.zeros(6, 5, dtype=torch.bool)}}),
+        ("does not index '0.weight'", {"params": {"0.weight": 6}}),
+        ("is not a part of the model", {"params": nn.Linear(2, 2)}),
+    ],
+)  # fmt: skip
+def test_arguments(message, arguments):
+    refused(message, **arguments)
+
+
+def test_a_selection_of_another_type():
+    refused("params: int object", error=TypeError, params=3)
+
+
+def test_a_sampler_of_another_type():
+    refused("sampler=int object", error=TypeError, sampler=3)
+
+
+PAIRS = list(zip(*data(), strict=True))
+
+
+class Empty(Dataset):
+    def __len__(self):
+        return 0
+
+    def __getitem__(self, index):
+        raise IndexError
+
+
+class Ragged(Dataset):
+    def __len__(self):
+        return 600
+
+    def __getitem__(self, index):
+        return torch.zeros(INPUTS + (index > 299)), 0
+
+
+@pytest.mark.parametrize(
+    ("message", "given"),
+    [
+        ("data: is empty", Empty()),
+        ("data: is empty", DataLoader(Empty(), batch_size=4)),
+        ("data: is empty", DataLoader(TensorDataset(numbers(0, 5), numbers(0)), batch_size=4)),
+        ("data: is a single example", data(1)),
+        ("give unpack=lambda batch", (*data(), numbers(EXAMPLES))),
+        ("with keys 'x', 'y', not a pair", [{"x": x, "y": y} for x, y in PAIRS]),
+        ("inputs and targets have 30 and 60 examples", (data()[0][:30], data()[1])),
+        ("batch_size=61 (of the DataLoader)", DataLoader(TensorDataset(*data()), batch_size=61)),
+        ("batch 3 is (6,)", DataLoader(Ragged(), batch_size=100)),
+        ("model: fails on a batch of the data", (numbers(EXAMPLES, 9), data()[1])),
+        ("loss: fails on outputs (4, 3)", (data()[0], numbers(EXAMPLES, 8))),
+    ],
+)  # fmt: skip
+def test_data(message, given):
+    refused(message, given=given)
+
+
+@pytest.mark.parametrize("given", [3, "data", {"x": 1}, torch.zeros(3)])
+def test_data_of_another_type(given):
+    with pytest.raises(TypeError, match="data="):
+        estimate_llc(classifier(), given)
+
+
+def test_an_unpacking_that_is_no_pair():
+    refused("unpack: returned a tensor (60, 5)", unpack=lambda batch: batch[0])
+
+
+def test_a_model_of_another_type():
+    refused("model=function object", model=lambda x: x, error=TypeError)
+
+
+def with_nan(model):
+    model[4].bias.data[1] = torch.nan
+    return model
+
+
+def in_one_storage():
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
+    model[1].weight = nn.Parameter(model[0].weight.detach().t())
+    return model
+
+
+def frozen():
+    return classifier().requires_grad_(False)
+
+
+def half_frozen():
+    model = classifier()
+    model[0].requires_grad_(False)
+    return model
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(INPUTS, 3), nn.Linear(INPUTS, 3)
+
+    def forward(self, inputs):
+        return self.used(inputs)
+
+
+class Noisy(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs) + torch.rand(())
+
+
+def hooked():
+    model = classifier()
+    model[2].register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
+    return model
+
+
+def mixing():
+    layers = nn.Linear(INPUTS, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3)
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    ("message", "model"),
+    [
+        ("has parameters of torch.float16, too coarse", classifier().half()),
+        ("has parameters of torch.bfloat16, too coarse", classifier().bfloat16()),
+        ("parameter '4.bias' has non-finite entries", with_nan(classifier())),
+        ("has no parameters", nn.ReLU()),
+        ("no parameter has requires_grad=True", frozen()),
+        ("share memory without being the same parameter", in_one_storage()),
+        ("is not initialised", nn.LazyLinear(3)),
+        ("is on the meta device", nn.Linear(INPUTS, 3, device="meta")),
+        ("no gradient in 'unused.weight', 'unused.bias'", Unused()),
+        ("gives other outputs on the same inputs", Noisy(INPUTS, 3)),
+        ("has forward hooks that change its outputs", hooked()),
+        ("depends on the others in its batch", mixing()),
+    ],
+)
+def test_models(message, model):
+    refused(message, model=model)
+
+
+def test_fixed_parameters_cannot_be_selected():
+    refused("'0.weight' has requires_grad=False", model=half_frozen(), params="0.weight")
+
+
+def each(outputs, targets):
+    return cross_entropy(outputs, targets, reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("message", "loss"),
+    [
+        ("loss: has no gradient", lambda out, y: each(out.detach(), y)),
+        ("loss: returned float", lambda out, y: 1.0),
+        ("loss: returned torch.int64", lambda out, y: y),
+        ("loss: returned (3,) for 4 examples", lambda out, y: out.mean(0)),
+        ("is a sum over the batch", lambda out, y: cross_entropy(out, y, reduction="sum")),
+        ("loss: is not finite at w*", lambda out, y: each(out, y).log().neg().log()),
+        ("its gradient in", lambda out, y: (each(out, y).detach() - each(out, y)).abs().sqrt()),
+    ],
+)
+def test_losses(message, loss):
+    refused(message, loss=loss)
+
+
+def test_a_loss_that_is_nan_at_one_example():
+    inputs, labels = data()
+    inputs[50] = torch.nan
+    refused("loss: is nan at w* at example 50", given=(inputs, labels))
+
+
+def test_sequences_without_a_second_token():
+    items = [{"input_ids": [1]} for _ in range(4)]
+    refused("no sequence has a second token", model=filled(TiedLanguageModel()), given=items)
