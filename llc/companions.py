@@ -1,7 +1,8 @@
 """Companion chains, which approach equilibrium from above: what agreement with them is worth.
 
 Chains from w* that have not equilibrated look as if they had, as long as nothing comes from the
-other side. Companions start heated, are cooled in stages and then sampled at the posterior's temperature.
+other side. Companions start heated, are cooled in stages and then sampled at the posterior's
+temperature.
 """
 
 from collections.abc import Callable, Sequence

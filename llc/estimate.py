@@ -143,10 +143,9 @@ def estimate_llc_stack(
         run=run,
     )
     config = sampler_config.applied(sgld_config, loss.num_examples)
-    if config.epsilon != "auto":
-        return sampling(loss, centres, config=config, seeds=seeds, keeper=keeper)
     if not sampler_config.moves_by_epsilon:
         config = replace(config, epsilon=nan)
+    if config.epsilon != "auto":
         return sampling(loss, centres, config=config, seeds=seeds, keeper=keeper)
     found = [
         calibrate(

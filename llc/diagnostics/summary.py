@@ -1,0 +1,95 @@
+"""Trace -> LLCEstimate."""
+
+import math
+
+import numpy as np
+
+from llc import mixing
+from llc.diagnostics.numbers import Array, excess, means_and_errors, share_below
+from llc.diagnostics.result import LLCEstimate
+from llc.diagnostics.status import judge
+from llc.trace import Trace
+
+
+def summarise(
+    trace: Trace,
+    nbeta: float,
+    num_burn_in: int,
+    epsilon: float,
+    cooled: Trace | None = None,
+) -> LLCEstimate:
+    """The estimate at one centre; every chain of `trace` (and of `cooled`) started there."""
+    return summarise_stack(trace, 1, nbeta, num_burn_in, epsilon, cooled)[0]
+
+
+def summarise_stack(
+    trace: Trace,
+    centres: int,
+    nbeta: float,
+    num_burn_in: int,
+    epsilon: float,
+    cooled: Trace | None = None,
+) -> list[LLCEstimate]:
+    """The estimate at each centre; as many chains of `trace` (and of `cooled`) started at each."""
+    draws = _by_centre(excess(trace, nbeta), centres)
+    kept = draws[:, :, num_burn_in:]
+    half, quarter = draws.shape[2] // 2, draws.shape[2] // 4
+    effective, rhats = mixing.ess(kept), mixing.rhat(kept)
+    means, errors = means_and_errors(kept, effective)
+    late, late_errors = means_and_errors(draws[:, :, half:])
+    early, early_errors = means_and_errors(draws[:, :, quarter:half])
+    cooled_means = cooled_errors = np.full(centres, math.nan)
+    if cooled is not None:
+        from_above = _by_centre(excess(cooled, nbeta), centres)
+        cooled_means, cooled_errors = means_and_errors(from_above[:, :, from_above.shape[2] // 2 :])
+    estimates = []
+    for i in range(centres):
+        own = _chains_of(trace, i, centres)
+        above = cooled and _chains_of(cooled, i, centres)
+        estimate = LLCEstimate(
+            mean=float(means[i]),
+            standard_error=float(errors[i]),
+            per_chain=tuple(float(value) for value in kept[i].mean(1)),
+            all_draws=float(draws[i].mean()),
+            num_burn_in=num_burn_in,
+            rhat=float(rhats[i]),
+            ess=float(effective[i]),
+            drift=float(late[i] - early[i]),
+            drift_error=math.hypot(late_errors[i], early_errors[i]),
+            companions=above is not None,
+            cooled_mean=float(cooled_means[i]),
+            cooled_error=float(cooled_errors[i]),
+            cooled_bias=math.nan if above is None else _step_size_bias(above, epsilon),
+            companion_seconds=0.0 if above is None else above.seconds,
+            gradients=own.gradients + (0.0 if above is None else above.gradients),
+            step_size_bias=_step_size_bias(own, epsilon),
+            share_below=share_below(kept[i]),
+            num_diverged_chains=int((own.diverged_at >= 0).sum()),
+            status="",
+            init_loss=float(own.centre_loss[0]),
+            nbeta=nbeta,
+            acceptance=float(own.acceptance.mean()) if own.acceptance.numel() else math.nan,
+            trace=own,
+            epsilon=epsilon,
+        )
+        object.__setattr__(estimate, "status", judge(estimate, epsilon))
+        estimates.append(estimate)
+    return estimates
+
+
+def _chains_of(trace: Trace, centre: int, centres: int) -> Trace:
+    chains = len(trace.loss) // centres
+    return trace.chains(slice(centre * chains, (centre + 1) * chains))
+
+
+def _by_centre(draws: Array, centres: int) -> Array:
+    """(S·C, T) -> (S, C, T)."""
+    return draws.reshape(centres, -1, draws.shape[1])
+
+
+def _step_size_bias(trace: Trace, epsilon: float) -> float:
+    """(ε/8)·mean ‖∇U_B‖² over the second half of the chain."""
+    norms = trace.squared_gradient
+    if not norms.numel():
+        return math.nan
+    return epsilon / 8 * float(norms[:, norms.shape[1] // 2 :].mean())
