@@ -6,11 +6,11 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench bench-samplers accuracy false-ok saddle classifier rescaling \
-	samplers exact local coverage clean
+.PHONY: help setup setup-dev demo test lint bench bench-samplers accuracy false-ok saddle \
+	classifier rescaling samplers exact local coverage clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 setup: $(VENV)/.runtime  ## make .venv with everything llc needs to run
 setup-dev: $(VENV)/.dev  ## and what the tests and checks need
@@ -31,9 +31,8 @@ bench: $(VENV)/.runtime .venv-bench/.peers  ## time W1-W3 against the peers, wri
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.resnet
 
-bench-samplers: $(VENV)/.runtime .venv-bench/.peers  ## time HMC, NUTS, MCLMC against BlackJAX's, and HMC of 1 M parameters
+bench-samplers: $(VENV)/.runtime .venv-bench/.peers  ## time HMC, NUTS, MCLMC against BlackJAX's
 	$(BIN)/python -m benchmarks.exact_samplers --peer-python .venv-bench/bin/python
-	$(BIN)/python -m benchmarks.large_hmc
 
 accuracy: $(VENV)/.runtime  ## λ̂ against λ on twelve networks, write docs/accuracy.md
 	$(BIN)/python -m studies.accuracy

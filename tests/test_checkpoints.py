@@ -13,7 +13,6 @@ from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.params import unstack
 from llc.posterior import LocalPosterior
-from llc.samplers.base import Check
 from llc.samplers.sgld import sgld
 from llc.sampling import Schedule, sample
 from llc.streams import Stream
@@ -21,7 +20,7 @@ from llc.trace import Recorder
 from llc.training import train
 from llc.training.loop import checkpoints
 
-TIMING = {"seconds"}
+TIMING = {"seconds", "warm_up_seconds"}
 
 
 @pytest.fixture(autouse=True)
@@ -124,13 +123,12 @@ def test_what_was_recorded_comes_back_to_the_device_of_the_chains():
         centre=SimpleNamespace(flat=torch.empty(2, device="meta")), chains=2, centre_loss=None
     )
     recorder = Recorder(posterior, 9, 1, False, True)
-    recorder.checks[0] = Check(*[torch.zeros(2)] * 4)  # as read from a file: on the CPU
-    state = {
+    state = {  # as read from a file: on the CPU
         name: torch.zeros(value.shape) if isinstance(value, torch.Tensor) else value
         for name, value in recorder.state().items()
     }
     recorder.restore(state, posterior.centre)
-    restored = [recorder.loss, recorder.distance, recorder.diverged_at, *recorder.checks[0]]
+    restored = [recorder.loss, recorder.distance, recorder.diverged_at, recorder.looks]
     assert {value.device.type for value in restored} == {"meta"}
 
 
