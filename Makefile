@@ -18,8 +18,8 @@ setup-dev: $(VENV)/.dev  ## and what the tests and checks need
 demo: $(VENV)/.runtime  ## a first estimate, recorded under runs/dln
 	$(BIN)/python expt_dln.py -F runs/dln with quick
 
-test: $(VENV)/.dev  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## the whole test suite, a process for every core
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev  ## style, format and types
 	$(BIN)/python -m ruff check .

@@ -18,7 +18,7 @@ from llc import tracking
 from llc.config import DLNConfig, parse
 from llc.data import Teacher, make_inputs, make_teacher
 from llc.devices import pick_device
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.geometry import functional_rank, hessian_trace
 from llc.models import dln
 from llc.params import Params, to
@@ -57,7 +57,7 @@ def main(_run, _config):
     record_truth(_run, teacher, config)
 
     estimate = partial(
-        estimate_llc,
+        estimate_one,
         loss,
         nbeta=config.nbeta,
         sgld_config=config.sgld_config,

@@ -20,8 +20,8 @@ from llc import tracking
 from llc.config import SaddleConfig, parse
 from llc.data import make_inputs
 from llc.devices import pick_device
-from llc.diagnostics import LLCEstimate
-from llc.estimate import estimate_llc_stack
+from llc.diagnostics import Estimate
+from llc.estimate import estimate_stack
 from llc.models import dln
 from llc.params import Params, stack, to
 from llc.reporting import Curve, checkpoint_record
@@ -120,9 +120,9 @@ def centres_of(loss: dln.LinearLoss, pending: list) -> Params:
 
 def estimate_at(
     loss: dln.LinearLoss, centres: Params, steps: list[int], config: SaddleConfig, keeper=None
-) -> list[LLCEstimate]:
+) -> list[Estimate]:
     """λ̂ of each centre where the teacher is its own product, so that L(w*) = 0."""
-    return estimate_llc_stack(
+    return estimate_stack(
         loss.taught_by(dln.product(centres)),
         centres,
         nbeta=config.nbeta,

@@ -19,7 +19,7 @@ from llc import tracking
 from llc.config import CurveConfig, parse
 from llc.data import Images, load_images, noisy_labels
 from llc.devices import pick_device
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models.image_mlp import image_mlp
 from llc.models.modules import ModuleLoss, evaluate, predict
 from llc.models.resnet import resnet18
@@ -104,7 +104,7 @@ def measure(
     if config.force_realisable:
         targets = predict(model, images.train_inputs).softmax(1)
     part = keeper.part("estimate")
-    estimate = estimate_llc(
+    estimate = estimate_one(
         ModuleLoss(model, images.train_inputs, targets, autocast_of(config)),
         checkpoint.params,
         nbeta=config.nbeta,

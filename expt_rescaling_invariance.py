@@ -23,8 +23,8 @@ from llc import tracking
 from llc.config import RescalingConfig, parse
 from llc.data import make_inputs
 from llc.devices import pick_device
-from llc.diagnostics import LLCEstimate
-from llc.estimate import estimate_llc_stack
+from llc.diagnostics import Estimate
+from llc.estimate import estimate_stack
 from llc.models import mlp
 from llc.params import Params, stack, to
 from llc.reporting import Copies
@@ -80,12 +80,12 @@ def setting(config: RescalingConfig) -> tuple[mlp.MLPLoss, Params]:
 
 def estimate(
     mode: str, loss: mlp.MLPLoss, truth: Params, config: RescalingConfig, keeper=None
-) -> list[LLCEstimate]:
+) -> list[Estimate]:
     """λ̂ of the copy of every scale, all on one chain axis."""
     rescaling = mlp.rescaling(config.widths, torch.tensor(config.scales).to(loss.inputs))
     gamma = config.sgld_config.gamma if mode == "preconditioned" else config.plain_gamma
     seeds = range(len(config.scales))
-    return estimate_llc_stack(
+    return estimate_stack(
         loss,
         {name: leaf * rescaling[name] for name, leaf in truth.items()},
         nbeta=config.nbeta,

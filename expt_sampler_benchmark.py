@@ -19,8 +19,8 @@ from llc import tracking
 from llc.benchmark_figures import Chains, diagnostics_figure
 from llc.benchmark_problem import Target, check, known_target, planned, reference_target
 from llc.config import BenchmarkConfig, parse
-from llc.diagnostics import LLCEstimate
-from llc.estimate import estimate_llc
+from llc.diagnostics import Estimate
+from llc.estimate import estimate_one
 from llc.problems import Problem
 from llc.reporting import benchmark_record, benchmark_report, measured, save_numbers
 from llc.tracking.versions import code_version
@@ -53,7 +53,7 @@ def main(_run, _config):
     problem = planned(config)()
     build_seconds = perf_counter() - start
     target = known_target(problem, config)
-    estimate = estimate_llc(
+    estimate = estimate_one(
         problem.loss,
         problem.centre,
         nbeta=config.nbeta,
@@ -96,7 +96,7 @@ def identity(problem: Problem, config: BenchmarkConfig) -> dict:
     }
 
 
-def save(_run, estimate: LLCEstimate, record: dict, target: Target, title: str) -> None:
+def save(_run, estimate: Estimate, record: dict, target: Target, title: str) -> None:
     prefix = f"{_run.config['sampler_config']['name']}_"
     own = {key: value for key, value in record.items() if key.startswith(prefix)}
     # Sacred keeps its curves in `metrics.json`.

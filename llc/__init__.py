@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llc.config import SamplerConfig
-    from llc.library import LLCResult, estimate_llc
+    from llc.library import LLCEstimate, estimate_llc
 
 __version__ = "0.1.0"
-__all__ = ["LLCResult", "SamplerConfig", "estimate_llc"]
+__all__ = ["LLCEstimate", "SamplerConfig", "estimate_llc"]
 
 _HOMES = {
-    "LLCResult": "llc.library",
+    "LLCEstimate": "llc.library",
     "SamplerConfig": "llc.config",
     "estimate_llc": "llc.library",
 }

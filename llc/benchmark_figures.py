@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from llc import mixing
-from llc.diagnostics import LLCEstimate, excess
+from llc.diagnostics import Estimate, excess
 from llc.figures import COLOURS, MAX_CHAINS, MAX_POINTS
 
 Array = NDArray[np.float64]
@@ -33,7 +33,7 @@ class Chains(NamedTuple):
     num_left_out: int = 0  # chains that diverged
 
     @classmethod
-    def of(cls, estimate: LLCEstimate) -> "Chains":
+    def of(cls, estimate: Estimate) -> "Chains":
         trace = estimate.trace
         has_energy = bool(trace.energy.isfinite().any())
         return cls(

@@ -9,7 +9,7 @@ from llc import problems
 from llc.checkpoints import Keeper
 from llc.config import BenchmarkConfig, ConfigError, SamplerConfig, SGLDConfig
 from llc.devices import pick_device
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.problems import Problem
 from llc.problems.base import Plan
 
@@ -70,7 +70,7 @@ def reference_target(config: BenchmarkConfig, keeper: Keeper) -> Target:
     """λ̂ of a long float64 HMC run on the same problem: the same for every run of a family."""
     assert config.reference is not None
     problem = planned(config, "float64")()
-    long = estimate_llc(
+    long = estimate_one(
         problem.loss,
         problem.centre,
         nbeta=config.nbeta,

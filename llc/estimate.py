@@ -11,7 +11,7 @@ from llc.calibrate import calibrate
 from llc.checkpoints import Keeper
 from llc.companions import CHECK_PERIOD, Run, cool, hottest
 from llc.config import SamplerConfig, SGLDConfig
-from llc.diagnostics import LLCEstimate, summarise_stack
+from llc.diagnostics import Estimate, summarise_stack
 from llc.models.base import StackedLoss
 from llc.params import Params, select, stack, unstack
 from llc.posterior import LocalPosterior
@@ -38,7 +38,7 @@ def in_one_stack(
     return sample(posterior.repeat(chains), build, schedule, streams, **rest)
 
 
-def estimate_llc(
+def estimate_one(
     loss: StackedLoss,
     centre: Params,
     *,
@@ -52,7 +52,7 @@ def estimate_llc(
     companions: bool = True,
     progress: bool = False,
     keeper: Keeper | None = None,
-) -> LLCEstimate:
+) -> Estimate:
     """λ̂(w*) = nβ (E[L(w)] − L(w*)), w from the local posterior around w*.
 
     The posterior is p(w) ∝ exp(−nβ L_n(w) − (γ/2)‖w − w*‖²) (Lau et al. 2023) and ε is the step
@@ -68,11 +68,11 @@ def estimate_llc(
     (with four chains a third more steps), which the status needs to be trustworthy. keeper: where
     to leave the chains when stopped, and to take them up again: a `part` of its own for every
     estimate, since what it holds is taken for this one's.
-    Returns: an `LLCEstimate`; failure inside sampling is its `status`, never an exception.
+    Returns: an `Estimate`; failure inside sampling is its `status`, never an exception.
     Raises: ValueError for a centre that is not finite, nβ ≤ 0, a batch larger than the data, or a
         run too short for ε to be found.
     """
-    return estimate_llc_stack(
+    return estimate_stack(
         loss,
         stack([centre]),
         nbeta=nbeta,
@@ -88,7 +88,7 @@ def estimate_llc(
     )[0]
 
 
-def estimate_llc_stack(
+def estimate_stack(
     loss: StackedLoss,
     centres: Params,
     *,
@@ -104,8 +104,8 @@ def estimate_llc_stack(
     progress: bool = False,
     keeper: Keeper | None = None,
     run: Run = in_one_stack,
-) -> list[LLCEstimate]:
-    """`estimate_llc` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
+) -> list[Estimate]:
+    """`estimate_one` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
     What differs between centres in `loss` (teachers, targets) has a leading axis of S entries. The
     estimates equal those made one at a time with the same seeds, to rounding. With ε = 'auto' each
@@ -204,7 +204,7 @@ def _sampled(
     progress: bool,
     keeper: Keeper,
     run: Run,
-) -> list[LLCEstimate]:
+) -> list[Estimate]:
     """The estimate at each centre, all with the ε of `config`."""
     recipe = partial(choose, sampler_config, config)
     schedule = Schedule(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from llc.diagnostics import LLCEstimate, excess
+from llc.diagnostics import Estimate, excess
 
 # Okabe & Ito's palette: told apart by readers with any colour vision, and in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -19,7 +19,7 @@ REPEATED, MARKS = (0, 1, 5, 2), "os^D"  # of modes: colours far from each other
 RUNNING = 10  # checkpoints in the running mean of a training curve, where there are ten times that
 
 
-def estimate_figure(estimate: LLCEstimate, known: float | None, title: str) -> Figure:
+def estimate_figure(estimate: Estimate, known: float | None, title: str) -> Figure:
     """λ̂ per chain along the trace (against λ where it is known), and the loss trace below."""
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -29,7 +29,7 @@ def estimate_figure(estimate: LLCEstimate, known: float | None, title: str) -> F
     return figure
 
 
-def running_llc(ax: Axes, estimate: LLCEstimate, known: float | None) -> None:
+def running_llc(ax: Axes, estimate: Estimate, known: float | None) -> None:
     """Trailing mean of nβ(L(w_t) − L(w*)) per chain, over as many draws as the estimate keeps.
 
     The curves end at the per-chain estimates.
@@ -59,7 +59,7 @@ def running_llc(ax: Axes, estimate: LLCEstimate, known: float | None) -> None:
         ax.legend(loc="lower right", fontsize=8)
 
 
-def loss_trace(ax: Axes, estimate: LLCEstimate) -> None:
+def loss_trace(ax: Axes, estimate: Estimate) -> None:
     """The traced loss per chain, and L(w*) on the same examples (mean over chains)."""
     trace = estimate.trace
     steps, where = trace.steps.numpy(), _thinned(trace.loss.shape[1])

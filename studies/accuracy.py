@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from llc.config import SGLDConfig
-from llc.diagnostics import LLCEstimate
-from llc.estimate import estimate_llc
+from llc.diagnostics import Estimate
+from llc.estimate import estimate_one
 from llc.figures import signed_errors
 from studies.networks import (
     Network,
@@ -51,7 +51,7 @@ HEAD = (
 )
 
 
-def row(network: Network) -> tuple[str, LLCEstimate, float, float]:
+def row(network: Network) -> tuple[str, Estimate, float, float]:
     """One line of the table, the estimate, λ at w*, and the seconds it took."""
     teacher, loss = teacher_and_loss(network, NUM_DATA)
     config = SGLDConfig(
@@ -63,7 +63,7 @@ def row(network: Network) -> tuple[str, LLCEstimate, float, float]:
         thin=10,
     )
     start = perf_counter()
-    result = estimate_llc(
+    result = estimate_one(
         loss, teacher.params, nbeta=nbeta(NUM_DATA), sgld_config=config, seed=network.seed
     )
     known = teacher.local_coefficient()
@@ -76,7 +76,7 @@ def row(network: Network) -> tuple[str, LLCEstimate, float, float]:
     return line, result, known, seconds
 
 
-def draw(results: list[tuple[LLCEstimate, float]]) -> None:
+def draw(results: list[tuple[Estimate, float]]) -> None:
     """The signed errors as a picture beside the page."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     estimates, known = zip(*results, strict=True)

@@ -17,7 +17,7 @@ from scipy import stats
 
 from llc import problems
 from llc.config import SamplerConfig, SGLDConfig
-from llc.estimate import estimate_llc_stack
+from llc.estimate import estimate_stack
 from llc.params import repeat, stack
 from studies.networks import machine_line, nbeta
 
@@ -37,7 +37,7 @@ def coverage(name: str, sampler: str) -> tuple[int, float, float]:
     problem = problems.make(name, num_training_data=NUM_DATA, **PROBLEMS[name])
     assert problem.exact is not None
     exact = problem.exact(nbeta(NUM_DATA), GAMMA)
-    results = estimate_llc_stack(
+    results = estimate_stack(
         problem.loss,
         repeat(stack([problem.centre]), SEEDS),
         nbeta=nbeta(NUM_DATA),

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from gen_commands_expt_dln import SIZE_CLASSES, draw
 from llc.commands.lines import draws
 from llc.config import SamplerConfig, SGLDConfig
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.figures import COLOURS
 from studies.networks import Network, machine_line, nbeta, teacher_and_loss
 
@@ -79,7 +79,7 @@ def read(network: Network, size_class: str, reader: str) -> dict:
         batch_size=500,
     )
     start = perf_counter()
-    result = estimate_llc(
+    result = estimate_one(
         loss,
         teacher.params,
         nbeta=COLD_NBETA if colder else nbeta(size.num_data),
@@ -188,7 +188,7 @@ def main() -> int:
         "",
         *table(rows),
         "",
-        machine_line() + ". Seconds include the data.",
+        machine_line() + ". Seconds include the data; other work may have shared the machine.",
         "",
     ]
     PAGE.write_text("\n".join(page), encoding="utf-8")

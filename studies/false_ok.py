@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from llc.config import SGLDConfig
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from studies.networks import Network, machine_line, misses, nbeta, teacher_and_loss
 
 NUM_DATA = 100_000
@@ -51,7 +51,7 @@ def run(seed: int) -> dict:
     torch.set_num_threads(1)
     network, config = draw(seed)
     teacher, loss = teacher_and_loss(network, NUM_DATA)
-    result = estimate_llc(
+    result = estimate_one(
         loss, teacher.params, nbeta=nbeta(NUM_DATA), sgld_config=config, seed=seed
     )
     known = teacher.local_coefficient()

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import machine
 from llc.data import Teacher, make_inputs, make_teacher
-from llc.diagnostics import LLCEstimate
+from llc.diagnostics import Estimate
 from llc.geometry import largest_curvature
 from llc.models import dln
 from llc.params import Params
@@ -66,7 +66,7 @@ def nbeta(num_data: int) -> float:
     return num_data / math.log(num_data)
 
 
-def misses(estimate: LLCEstimate, known: float) -> bool:
+def misses(estimate: Estimate, known: float) -> bool:
     """Whether λ̂ is off λ by more than four standard errors and more than 3 %."""
     return abs(estimate.mean - known) > max(4 * estimate.standard_error, 0.03 * known)
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import expt_dln_saddle_dynamics as script
 from benchmarks.machine import OtherWork
 from llc.config import SaddleConfig, SGLDConfig
-from llc.diagnostics import LLCEstimate
+from llc.diagnostics import Estimate
 from llc.figures import COLOURS, loss_and_llc
 from llc.models import dln
 from llc.params import stack
@@ -163,7 +163,7 @@ def timed(loss: dln.LinearLoss, points: Sequence[Checkpoint], config: SaddleConf
 
 def estimate(
     loss: dln.LinearLoss, points: Sequence[Checkpoint], config: SaddleConfig
-) -> list[LLCEstimate]:
+) -> list[Estimate]:
     """λ̂ at these checkpoints as one stack."""
     steps = [point.step for point in points]
     return script.estimate_at(loss, stack([point.params for point in points]), steps, config)
@@ -171,7 +171,7 @@ def estimate(
 
 def longer(
     loss: dln.LinearLoss, points: Sequence[Checkpoint], config: SaddleConfig
-) -> list[list[LLCEstimate]]:
+) -> list[list[Estimate]]:
     """Four full-data chains at each chosen checkpoint, of every length; the second half counts."""
     chosen = [point for point in points if point.step in CHOSEN]
     results = []
@@ -188,7 +188,7 @@ def longer(
     return results
 
 
-def draw(run: Run, between: Sequence[Plateau], long: Sequence[Sequence[LLCEstimate]]) -> None:
+def draw(run: Run, between: Sequence[Plateau], long: Sequence[Sequence[Estimate]]) -> None:
     """The first seed: loss and λ̂ with the falls in grey; and λ̂ from longer chains."""
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
@@ -268,7 +268,7 @@ def climb_section(runs: Sequence[Run]) -> tuple[list[str], bool]:
     return [*lines, ""], okay
 
 
-def longer_section(run: Run, long: Sequence[Sequence[LLCEstimate]]) -> list[str]:
+def longer_section(run: Run, long: Sequence[Sequence[Estimate]]) -> list[str]:
     """λ̂ from the script's chains beside that from longer ones."""
     freed = [one.mean - one.step_size_bias for one in long[-1]]
     heads = [f"{num_steps:,} steps, ε = {epsilon:g}" for epsilon, num_steps in LONGER]

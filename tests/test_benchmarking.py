@@ -42,7 +42,7 @@ def recorded(tmp_path_factory):
     assert run(place, "seed=0", "sgld_config.epsilon=1e-3") == 0
     assert run(place, "seed=1", "sgld_config.epsilon=1e3") == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "estimate_llc", lambda *_, **__: 1 / 0)
+        patch.setattr(benchmark, "estimate_one", lambda *_, **__: 1 / 0)
         assert run(place, hmc, "seed=2") == 1
         assert run(place, hmc, "seed=3") == 1  # to be made to look as if it were running
     assert run(place, hmc, "problem_config.seed=1", "problem_config.name=tanh",

@@ -15,7 +15,7 @@ from llc.calibrate.search import acceptance_factor
 from llc.checkpoints import Keeper
 from llc.config import ConfigError, SamplerConfig, SGLDConfig
 from llc.data import make_inputs, make_teacher
-from llc.estimate import estimate_llc, estimate_llc_stack
+from llc.estimate import estimate_one, estimate_stack
 from llc.figures import calibration_figure
 from llc.models.dln import LinearLoss, product
 from llc.params import stack
@@ -98,11 +98,11 @@ def test_it_costs_a_tenth_of_the_run_at_most(name):
 def test_llc_of_a_linear_network_against_gibbs():
     loss, centre = network()
     options = {"nbeta": 20_000 / math.log(20_000), "companions": False}
-    exact = estimate_llc(
+    exact = estimate_one(
         loss, centre, sgld_config=auto(gamma=10.0),
         sampler_config=SamplerConfig("gibbs", num_steps=3000), **options,
     )  # fmt: skip
-    ours = estimate_llc(
+    ours = estimate_one(
         loss, centre, seed=1, **options,
         sgld_config=auto(gamma=10.0, num_steps=60_000, batch_size=200, burn_in_prop=0.3),
     )  # fmt: skip
@@ -114,11 +114,11 @@ def test_llc_of_a_linear_network_against_gibbs():
 def test_llc_of_a_perceptron_against_hmc():
     problem = make("tanh_mlp", target_params=60, num_training_data=500)
     options = {"nbeta": 500 / math.log(500), "companions": False}
-    exact = estimate_llc(
+    exact = estimate_one(
         problem.loss, problem.centre, sgld_config=auto(gamma=100.0, batch_size=100),
         sampler_config=SamplerConfig("hmc", num_steps=600), **options,
     )  # fmt: skip
-    ours = estimate_llc(
+    ours = estimate_one(
         problem.loss, problem.centre, **options,
         sgld_config=auto(gamma=100.0, num_steps=20_000, batch_size=100, burn_in_prop=0.3),
     )  # fmt: skip
@@ -131,11 +131,11 @@ def test_one_seed_one_epsilon_and_each_centre_its_own():
     config = auto(num_steps=2000, batch_size=200, gamma=10.0)
     two = {name: 2 * leaf for name, leaf in centre.items()}
     both = stack([centre, two])
-    stacked = estimate_llc_stack(
+    stacked = estimate_stack(
         loss.taught_by(product(both)), both, nbeta=263.0, sgld_config=config, seeds=[3, 4],
         companions=False,
     )  # fmt: skip
-    alone = estimate_llc(
+    alone = estimate_one(
         loss.taught_by(product(stack([two]))), two, nbeta=263.0, sgld_config=config, seed=4,
         companions=False,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from test_sampling import KINDS, problem
 import llc.sampling.threads
 from llc.checkpoints import Keeper
 from llc.config import SGLDConfig, TrainingConfig
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.params import unstack
@@ -189,7 +189,7 @@ def test_an_estimate_goes_on_in_any_of_its_phases(tmp_path):
     centre = {"w": torch.zeros(1, dtype=torch.float64)}
 
     def work(keeper):
-        return estimate_llc(
+        return estimate_one(
             quadratic_loss([1.0]), centre, nbeta=16.0, sgld_config=config, keeper=keeper.part("a")
         )
 
@@ -207,7 +207,7 @@ def test_what_an_estimate_keeps_is_no_copy_of_the_parameters():
     config = SGLDConfig(epsilon=1e-3, gamma=1.0, num_steps=10, batch_size=50, burn_in_prop=0.5)
     keeper = Keeper()
     centre = {"w": torch.zeros(1, dtype=torch.float64)}
-    estimate_llc(quadratic_loss([1.0]), centre, nbeta=16.0, sgld_config=config, keeper=keeper)
+    estimate_one(quadratic_loss([1.0]), centre, nbeta=16.0, sgld_config=config, keeper=keeper)
     assert keeper.kept("chains")["last"] == keeper.kept("cooled")["trace"]["last"] == {}
 
 

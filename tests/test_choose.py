@@ -1,4 +1,4 @@
-"""Every sampler by its name, through `estimate_llc`, on a quadratic whose λ̂ is known exactly."""
+"""Every sampler by its name, through `estimate_one`, on a quadratic whose λ̂ is known exactly."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from oracles import normals
 
 from llc.checkpoints import Keeper
 from llc.config import SAMPLERS, SamplerConfig, SGLDConfig, parse
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.models.functions import potential_loss
@@ -32,7 +32,7 @@ def estimate(config, seed=0, steps=10_000):
         epsilon=1e-3, gamma=GAMMA, num_steps=steps, num_chains=8, batch_size=10, burn_in_prop=0.5
     )
     centre = {"w": torch.zeros(10, dtype=torch.float64)}
-    return estimate_llc(
+    return estimate_one(
         loss, centre, nbeta=NBETA, sgld_config=sgld, sampler_config=config, seed=seed
     )
 

@@ -11,7 +11,7 @@ import llc.sampling
 from llc.checkpoints import Keeper
 from llc.config import SamplerConfig, SGLDConfig
 from llc.efficiency import Efficiency, efficiency, work_normalised_variance
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.params import stack
@@ -52,7 +52,7 @@ def estimate(name, epsilon=1e-3, steps=40, **changes):
     config = SGLDConfig(
         epsilon=epsilon, gamma=1.0, num_chains=3, num_steps=steps, batch_size=6, burn_in_prop=0.5
     )
-    return estimate_llc(
+    return estimate_one(
         loss,
         centre,
         nbeta=20.0,

@@ -1,4 +1,4 @@
-"""`estimate_llc` against exact values; at one centre and at many; and when things go wrong."""
+"""`estimate_one` against exact values; at one centre and at many; and when things go wrong."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ import llc.estimate
 from llc.config import SGLDConfig
 from llc.data import make_inputs, make_teacher
 from llc.diagnostics import ess, excess
-from llc.estimate import estimate_llc, estimate_llc_stack
+from llc.estimate import estimate_one, estimate_stack
 from llc.models import mlp
 from llc.models.dln import LinearLoss, product
 from llc.models.mlp import MLPLoss
@@ -59,7 +59,7 @@ def at_zero(dimension):
     ],
 )
 def test_quadratic_oracles_with_their_discretisation(curvatures, nbeta, gamma, epsilon):
-    estimate = estimate_llc(
+    estimate = estimate_one(
         quadratic_loss(curvatures), at_zero(len(curvatures)), nbeta=nbeta, companions=False,
         sgld_config=config(
             epsilon=epsilon, gamma=gamma, num_steps=4000, num_chains=64, burn_in_prop=0.2
@@ -75,7 +75,7 @@ def test_quadratic_oracles_with_their_discretisation(curvatures, nbeta, gamma, e
 def test_a_singular_loss_against_quadrature():
     nbeta, gamma, epsilon = 40.0, 4.0, 1e-3
     exact = quadrature(lambda w: np.prod(w * w, axis=-1), nbeta, gamma, 2)
-    estimate = estimate_llc(
+    estimate = estimate_one(
         cross_loss(), at_zero(2), nbeta=nbeta, companions=False,
         sgld_config=config(
             epsilon=epsilon, gamma=gamma, num_steps=8000, num_chains=300, burn_in_prop=0.5
@@ -110,7 +110,7 @@ def test_reduced_rank_regression():
     teacher = make_teacher("aligned_rank", widths, source, torch.float64, rank=2)
     inputs = make_inputs("unit_ball", num, 5, source, torch.float64).mul_(7**0.5)  # unit variance
     loss = LinearLoss(inputs, product(teacher.params), widths)
-    estimate = estimate_llc(
+    estimate = estimate_one(
         loss, teacher.params, nbeta=num / math.log(num),
         sgld_config=config(
             epsilon=4e-6, num_steps=150_000, num_chains=8, batch_size=num, burn_in_prop=0.25
@@ -151,10 +151,10 @@ def test_many_centres_are_each_centre_alone(shared):
         ),
     }  # fmt: skip
     seeds = [11, 5, 8]
-    together = estimate_llc_stack(loss, centres, seeds=seeds, **options)
+    together = estimate_stack(loss, centres, seeds=seeds, **options)
     assert all(torch.equal(one, two) for one, two in zip(held, before, strict=True))
     for i, seed in enumerate(seeds):
-        alone = estimate_llc(loss, unstack(centres, i), seed=seed, **options)
+        alone = estimate_one(loss, unstack(centres, i), seed=seed, **options)
         for name in ("loss", "baseline", "distance", "acceptance", "centre_loss"):
             one, two = getattr(alone.trace, name), getattr(together[i].trace, name)
             # A few hundred roundings of float64, no chaos at this ε.
@@ -169,10 +169,10 @@ def test_each_centre_may_have_targets_of_its_own():
     centres, inputs, answers = mlp_problem(targets=3)
     options = {"nbeta": 5.0, "sgld_config": config(epsilon=1e-3, num_steps=60, batch_size=8)}
     each = MLPLoss(inputs, answers, WIDTHS)
-    together = estimate_llc_stack(each, centres, seeds=[1, 2, 3], **options)
+    together = estimate_stack(each, centres, seeds=[1, 2, 3], **options)
     for i in range(3):
         alone = MLPLoss(inputs, answers[i], WIDTHS)
-        own = estimate_llc_stack(alone, select(centres, slice(i, i + 1)), seeds=[i + 1], **options)
+        own = estimate_stack(alone, select(centres, slice(i, i + 1)), seeds=[i + 1], **options)
         assert together[i].mean == pytest.approx(own[0].mean, rel=1e-8)
         assert together[i].cooled_mean == pytest.approx(own[0].cooled_mean, rel=1e-8)
 
@@ -187,7 +187,7 @@ def test_companions_are_heated_and_cooled_and_go_on_where_they_were(monkeypatch)
         return trace
 
     monkeypatch.setattr(llc.estimate, "sample", spy)
-    estimate_llc(quadratic_loss([1.0]), at_zero(1), nbeta=16.0, sgld_config=config(epsilon=1e-3))
+    estimate_one(quadratic_loss([1.0]), at_zero(1), nbeta=16.0, sgld_config=config(epsilon=1e-3))
     # ε·steps/4·γ = 1e-3·1000/4·γ is far beyond REACH/16, so that the least heat is enough.
     heats = [1, 16, 8, 4, 2, 1]
     assert [call[0] for call in calls] == pytest.approx([16.0 / heat for heat in heats])
@@ -202,7 +202,7 @@ def test_companions_are_heated_and_cooled_and_go_on_where_they_were(monkeypatch)
 
 def test_seeds_matter_and_repeat():
     def mean(seed):
-        return estimate_llc(
+        return estimate_one(
             quadratic_loss([1.0]), at_zero(1), nbeta=10.0, sgld_config=config(), seed=seed
         ).mean
 
@@ -213,7 +213,7 @@ def test_seeds_matter_and_repeat():
 def test_a_step_beyond_the_stability_limit_is_a_status():
     h, nbeta = [1.0, 0.1], 10.0
     for share, diverged in ((0.9, False), (1.1, True)):
-        estimate = estimate_llc(
+        estimate = estimate_one(
             quadratic_loss(h), at_zero(2), nbeta=nbeta,
             sgld_config=config(epsilon=share * 4 / 11, num_steps=20_000),
         )  # fmt: skip
@@ -227,7 +227,7 @@ def test_a_step_beyond_the_stability_limit_is_a_status():
 
 def test_a_centre_that_is_no_minimum():
     centre = {"w": torch.ones(2, dtype=torch.float64)}
-    estimate = estimate_llc(
+    estimate = estimate_one(
         quadratic_loss([1.0, 1.0]), centre, nbeta=50.0, sgld_config=config(num_steps=4000)
     )
     assert estimate.status.startswith("below the centre: ")
@@ -237,7 +237,7 @@ def test_a_centre_that_is_no_minimum():
 def test_minibatch_noise_does_not_make_a_minimum_look_like_none():
     """L_B(w) < L_B(w*) on nearly half the batches where examples pull w* different ways."""
     loss = quadratic_loss([1.0], tilts=centred_tilts(1000, 1, 1.0))
-    estimate = estimate_llc(
+    estimate = estimate_one(
         loss, at_zero(1), nbeta=100.0, companions=False,
         sgld_config=config(
             epsilon=8e-5, num_steps=20_000, num_chains=8, batch_size=10, burn_in_prop=0.2
@@ -249,7 +249,7 @@ def test_minibatch_noise_does_not_make_a_minimum_look_like_none():
 
 @pytest.mark.parametrize("num_steps", [2, 3, 10, 300])
 def test_too_short_is_not_converged(num_steps):
-    estimate = estimate_llc(
+    estimate = estimate_one(
         quadratic_loss([1.0, 1e-3]), at_zero(2), nbeta=100.0,
         sgld_config=config(epsilon=1e-3, num_steps=num_steps, burn_in_prop=0.0),
     )  # fmt: skip
@@ -259,6 +259,6 @@ def test_too_short_is_not_converged(num_steps):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_centre_that_is_not_finite_is_an_error(bad):
     with pytest.raises(ValueError, match="'w' has non-finite entries"):
-        estimate_llc(
+        estimate_one(
             quadratic_loss([1.0]), {"w": torch.tensor([bad])}, nbeta=1.0, sgld_config=config()
         )

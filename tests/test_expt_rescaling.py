@@ -15,7 +15,7 @@ import expt_rescaling_invariance as script
 from llc.checkpoints import Keeper
 from llc.config import RescalingConfig, SamplerConfig, as_plain, parse
 from llc.data import make_inputs
-from llc.estimate import estimate_llc_stack
+from llc.estimate import estimate_stack
 from llc.figures import rescaled_llcs, rescaling_figure
 from llc.models import mlp
 from llc.params import stack, to
@@ -128,7 +128,7 @@ def test_a_metric_is_refused_where_it_would_be_ignored(epsilon, sampler):
     loss, truth = network(torch.float64)
     sgld = parse(RescalingConfig, {}).sgld_config
     with pytest.raises(ValueError, match="metric: is for SGLD alone"):
-        estimate_llc_stack(
+        estimate_stack(
             loss,
             stack([truth]),
             nbeta=60.0,

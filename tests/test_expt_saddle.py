@@ -18,7 +18,7 @@ from recording import one_line_error, recorded
 import expt_dln_saddle_dynamics as script
 from llc.checkpoints import Keeper
 from llc.config import ConfigError, SaddleConfig, SGLDConfig, as_plain, parse
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models import dln
 from llc.params import stack
 from llc.streams import Stream, derived_seed
@@ -182,7 +182,7 @@ def test_a_stack_of_checkpoints_is_each_checkpoint_alone():
     steps = [point.step for point in points]
     together = script.estimate_at(loss, stack([point.params for point in points]), steps, config)
     for point, estimate in zip(points, together, strict=True):
-        alone = estimate_llc(
+        alone = estimate_one(
             dln.LinearLoss(loss.inputs, dln.product(point.params), config.widths),
             point.params,
             nbeta=config.nbeta,

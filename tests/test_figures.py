@@ -7,7 +7,7 @@ from oracles import quadratic_loss
 from test_estimate import at_zero
 
 from llc.config import SGLDConfig
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.figures import estimate_figure, signed_errors, trailing_mean, training_curve
 from llc.reporting import report, summary
 
@@ -16,7 +16,7 @@ def estimate(epsilon=1e-2):
     config = SGLDConfig(
         epsilon=epsilon, gamma=1.0, num_steps=200, num_chains=3, batch_size=1000, burn_in_prop=0.5
     )
-    return estimate_llc(quadratic_loss([1.0, 2.0]), at_zero(2), nbeta=10.0, sgld_config=config)
+    return estimate_one(quadratic_loss([1.0, 2.0]), at_zero(2), nbeta=10.0, sgld_config=config)
 
 
 def test_trailing_mean_ends_at_the_mean_of_the_window():

@@ -11,7 +11,7 @@ from scipy import stats
 from llc.config import SamplerConfig, SGLDConfig
 from llc.data import make_teacher
 from llc.diagnostics import ess, excess
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.models.mlp import MLPLoss
@@ -182,7 +182,7 @@ def test_where_rounding_reaches_the_loss_it_says_so():
     params = dln.init(widths, torch.Generator().manual_seed(0), torch.float64)
     loss = LinearLoss(normals(200, 30), dln.product(params), widths)
     config = SGLDConfig(gamma=0.01, num_chains=2)
-    result = estimate_llc(
+    result = estimate_one(
         loss, params, nbeta=1e6, sgld_config=config, sampler_config=SamplerConfig("gibbs", 20),
         companions=False,
     )  # fmt: skip

@@ -11,30 +11,20 @@ from library_models import (
     CLASSES,
     EXAMPLES,
     INPUTS,
+    ROUNDING,
     SMALL,
-    TiedLanguageModel,
     assert_same,
     classifier,
     data,
     everything_of,
+    excess,
     filled,
-    numbers,
-    source,
 )
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
 
 import llc
-from llc import LLCResult, SamplerConfig, estimate_llc
-
-# Stacks of another size multiply the same numbers in another order: each step rounds differently,
-# by some 1e-16 of what it adds, and 40 steps at ε·a < 1 do not amplify that.
-ROUNDING = {"rtol": 1e-9, "atol": 1e-12}
-
-
-def excess(result):
-    return (result.trace.loss - result.trace.baseline).double()
+from llc import LLCEstimate, estimate_llc
 
 
 def test_importing_llc_loads_no_torch():
@@ -128,82 +118,6 @@ def test_the_first_step_is_sgld_on_the_models_own_gradient():
     assert excess(result)[:, 0].abs().max() < 1e-14
 
 
-class Recording(nn.Module):
-    """Keeps every weight it was run at in a list that a copy shares."""
-
-    seen: list = []  # noqa: RUF012
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = filled(nn.Linear(INPUTS, 4)), filled(nn.Linear(4, CLASSES))
-
-    def forward(self, inputs):
-        self.seen.append([leaf.detach().clone() for leaf in (self.first.weight, self.second.bias)])
-        return self.second(torch.tanh(self.first(inputs)))
-
-
-@pytest.mark.parametrize("sampler", ["sgld", "sghmc", "sgnht", "mala", "nuts", "mclmc", "psgld"])
-def test_masked_coordinates_stay_bit_for_bit(sampler):
-    model = Recording()
-    mask = torch.zeros(4, INPUTS, dtype=torch.bool)
-    mask[1:3, ::2] = True
-    Recording.seen.clear()
-    chosen = SamplerConfig("sgld", preconditioner="rmsprop") if sampler == "psgld" else sampler
-    arguments = {**SMALL, "num_draws": 10}
-    if sampler in ("nuts", "mclmc"):
-        del arguments["epsilon"]
-    result = estimate_llc(
-        model, data(), params={"first.weight": mask}, engine="plain", sampler=chosen, **arguments
-    )
-    assert (result.num_free, result.num_parameters) == (6, 4 * INPUTS + 4 + 4 * CLASSES + CLASSES)
-    weights = torch.stack([first.float() for first, _ in Recording.seen])
-    assert (weights[:, ~mask] == model.first.weight[~mask]).all()
-    assert (weights[-1, mask] != model.first.weight[mask]).all()
-    assert all((bias.float() == model.second.bias).all() for _, bias in Recording.seen)
-
-
-def test_what_may_select_parameters():
-    model = TiedLanguageModel()
-
-    def free(params):
-        return llc.library.selection.select_free(model, params)
-
-    assert list(free(None)) == ["embed.weight", "middle.weight", "middle.bias"]
-    assert list(free("middle")) == list(free("middle.*")) == list(free(model.middle))
-    assert list(free(model.head)) == list(free("head.weight")) == ["embed.weight"]  # tied
-    assert list(free(["middle.bias", "embed*"])) == ["embed.weight", "middle.bias"]
-    rows = free({"middle.weight": slice(1, 3)})["middle.weight"]
-    assert rows.tolist() == list(range(4, 12))
-    rows = free({"middle.weight": torch.tensor([1, 2]), "middle.bias": None})["middle.weight"]
-    assert rows.tolist() == list(range(4, 12))
-    assert free({"middle.weight": torch.ones(4, 4, dtype=torch.bool)}) == {"middle.weight": None}
-
-
-def test_gamma_holds_only_what_is_free():
-    """A quadratic in 1 of 3 coordinates: λ̂ = ½ nβh/(nβh + γ), whatever the others' curvature."""
-    inputs = torch.diag(torch.tensor([3.0, 1.0, 7.0], dtype=torch.float64))
-    model = nn.Linear(3, 1, bias=False).double()
-    targets = model(inputs).detach()
-    result = estimate_llc(
-        model, (inputs, targets), lambda out, y: (out - y).square().sum(-1), nbeta=30.0, gamma=5.0,
-        params={"weight": (0, 1)}, num_chains=100, num_draws=400, burn_in=100, sampler="mala",
-        epsilon=0.05, batch_size=3, engine="vmap", companions=False, progress=False,
-    )  # fmt: skip
-    curvature = 30.0 * 2 / 3
-    exact = 0.5 * curvature / (curvature + 5.0)
-    mean, error = np.mean(result.per_chain), np.std(result.per_chain, ddof=1) / 10
-    assert error < 0.02
-    assert abs(mean - exact) < 5 * error
-
-
-def test_fixed_parameters_stay():
-    model = classifier()
-    model[0].requires_grad_(False)
-    result = estimate_llc(model, data(), **SMALL)
-    assert result.num_free == result.num_parameters - 6 * INPUTS - 6
-    assert (excess(result).abs().amax(1) > 0).all()
-
-
 def splits():
     return [
         {},
@@ -290,11 +204,11 @@ def test_a_result_prints_plots_and_comes_back(tmp_path):
     assert repr(result).count("\n") == 0
     assert "data:image/png;base64," in result._repr_html_()
     assert len(result.plot(known=2.0).axes) == 2
-    back = LLCResult.load(result.save(tmp_path / "result.pt"))
+    back = LLCEstimate.load(result.save(tmp_path / "result.pt"))
     assert repr(back) == repr(result)
     assert torch.equal(back.trace.loss, result.trace.loss)
-    with pytest.raises(ValueError, match="not written by LLCResult"):
-        LLCResult.load(__file__)
+    with pytest.raises(ValueError, match="not written by LLCEstimate"):
+        LLCEstimate.load(__file__)
 
 
 def test_a_result_as_xarray(tmp_path):
@@ -321,80 +235,6 @@ def test_dtype_is_that_of_the_chains():
     assert result.trace.loss.dtype == torch.float64
     half = classifier(torch.bfloat16)
     assert np.isfinite(estimate_llc(half, data(), dtype=torch.float32, **SMALL).mean)
-
-
-def test_per_token_losses_count_by_their_mean():
-    model = filled(nn.Linear(INPUTS, 4, dtype=torch.float64))
-    pair = numbers(EXAMPLES, INPUTS, dtype=torch.float64), numbers(EXAMPLES, 4, dtype=torch.float64)
-    token = estimate_llc(model, pair, lambda out, y: (out - y).square(), **SMALL)
-    example = estimate_llc(model, pair, lambda out, y: (out - y).square().mean(-1), **SMALL)
-    torch.testing.assert_close(token.trace.loss, example.trace.loss, **ROUNDING)
-
-
-def tokens(count=30, length=6):
-    return torch.randint(7, (count, length), generator=source(5))
-
-
-def test_input_ids_are_predicted_token_by_token():
-    model, ids = filled(TiedLanguageModel()), tokens()
-    result = estimate_llc(model, [{"input_ids": row.tolist()} for row in ids], **SMALL)
-    with torch.no_grad():
-        logits = model(ids)[:, :-1]
-        mean = cross_entropy(logits.reshape(-1, 7), ids[:, 1:].reshape(-1))
-    assert result.init_loss == pytest.approx(mean.item(), rel=1e-5)
-    assert result.num_parameters == 7 * 4 + 4 * 4 + 4  # the tied matrix counts once
-
-
-def test_padding_does_not_count():
-    """Sequences of unequal lengths: L is the mean over all tokens that are there."""
-    model, lengths = filled(TiedLanguageModel()), [6, 3, 5, 2] * 5
-    items = [
-        {"input_ids": row[:k].tolist(), "attention_mask": [1] * k}
-        for row, k in zip(tokens(20), lengths, strict=True)
-    ]
-    result = estimate_llc(model, items, **SMALL)
-    with torch.no_grad():
-        losses = torch.cat([
-            cross_entropy(model(row[None, :k])[0, :-1], row[1:k], reduction="none")
-            for row, k in zip(tokens(20), lengths, strict=True)
-        ])  # fmt: skip
-    assert result.init_loss == pytest.approx(losses.mean().item(), rel=1e-5)
-
-
-def kinds_of_data():
-    inputs, labels = data()
-    dataset = TensorDataset(inputs, labels)
-    named = [{"x": x, "y": y} for x, y in dataset]
-    return {
-        "tensors": ((inputs, labels), None),
-        "arrays": ((inputs.numpy(), labels.numpy()), None),
-        "dataset": (dataset, None),
-        "items": (list(dataset), None),
-        "loader": (DataLoader(dataset, batch_size=EXAMPLES, shuffle=True), None),
-        "collating": (
-            DataLoader(
-                named, batch_size=EXAMPLES,
-                collate_fn=lambda rows: {k: torch.stack([r[k] for r in rows]) for k in rows[0]},
-            ),
-            lambda batch: (batch["x"], batch["y"]),
-        ),
-        "batched": (DataLoader(named, batch_size=EXAMPLES), lambda batch: (batch["x"], batch["y"])),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", list(kinds_of_data()))
-def test_data_of_every_kind_are_the_same(kind):
-    given, unpack = kinds_of_data()[kind]
-    arguments = {**SMALL, "engine": "plain"}
-    one = estimate_llc(classifier(), given, unpack=unpack, **arguments)
-    two = estimate_llc(classifier(), data(), batch_size=EXAMPLES, **arguments)
-    assert torch.equal(one.trace.loss, two.trace.loss)
-
-
-def test_a_loaders_batch_size_is_the_default():
-    loader = DataLoader(TensorDataset(*data()), batch_size=20)
-    result = estimate_llc(classifier(), loader, **SMALL)
-    assert result.trace.gradients == pytest.approx(4 * 40 * 20 / EXAMPLES)
 
 
 def test_an_engine_that_cannot_follow_is_not_chosen():

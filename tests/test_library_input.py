@@ -25,7 +25,7 @@ def no_sampling(monkeypatch):
     def sample(*_, **__):
         raise AssertionError("a chain was started")
 
-    monkeypatch.setattr(api, "estimate_llc_stack", sample)
+    monkeypatch.setattr(api, "estimate_stack", sample)
 
 
 def refused(message, model=None, given=None, loss="cross_entropy", error=ValueError, **rest):

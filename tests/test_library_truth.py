@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from llc import estimate_llc, theory
 from llc.config import SamplerConfig, SGLDConfig
 from llc.data.linear import make_teacher
-from llc.estimate import estimate_llc as estimate_of_loss
+from llc.estimate import estimate_one
 from llc.models import dln
 from llc.models.dln import LinearLoss
 from llc.params import stack
@@ -94,7 +94,7 @@ def test_linear_networks_of_every_case(which):
         **MANY,
     )  # fmt: skip
     loss = LinearLoss(inputs, dln.product(stack([teacher.params])), widths)
-    by_gibbs = estimate_of_loss(
+    by_gibbs = estimate_one(
         loss,
         teacher.params,
         nbeta=nbeta,

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 import llc.models.modules
 from llc.config import SGLDConfig
 from llc.data import load_images
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models.image_mlp import image_mlp
 from llc.models.modules import ModuleLoss, evaluate, predict, weights_of
 from llc.models.resnet import resnet18
@@ -298,7 +298,7 @@ def test_an_estimate_of_a_resnet_on_digits(soft):
     config = SGLDConfig(
         epsilon=1e-5, gamma=1.0, num_steps=24, num_chains=2, batch_size=50, burn_in_prop=0.5
     )
-    estimate = estimate_llc(
+    estimate = estimate_one(
         loss, weights_of(module), nbeta=40.0, sgld_config=config, companions=False
     )
     assert estimate.trace.loss.shape == (2, 24)

@@ -245,7 +245,7 @@ def test_completed_runs_are_left_out(study, capsys, monkeypatch):
     assert len(left(study(STUDY.replace("batch_size: 20", "batch_size: 10")))) == 13
     assert len(left(study(STUDY.replace("num_steps: 40", "num_steps: 41")))) == 14
     # A run that failed is to be made again, and so is everything after a change of the code.
-    monkeypatch.setattr(benchmark, "estimate_llc", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(benchmark, "estimate_one", lambda *_, **__: 1 / 0)
     assert start(plain) == 1
     assert left(study()) == [plain, *rest]
     monkeypatch.setattr(generator, "code_version", lambda: "another")

@@ -13,7 +13,7 @@ from oracles import (
 
 from llc.config import SGLDConfig
 from llc.diagnostics import excess
-from llc.estimate import estimate_llc
+from llc.estimate import estimate_one
 from llc.models.dln import LinearLoss
 from llc.theory import quadratic, quadratic_sgld
 
@@ -44,7 +44,7 @@ def test_step_size_bias_with_noise_free_targets_is_that_of_the_minibatch_trace()
     """One linear layer, quadratic in W: ⟨W, ∇U_B⟩ = 2(U_B − U_B*) on every batch."""
     widths, n, epsilon = (3, 2), 64, 0.05
     loss = LinearLoss(normals(n, 3), normals(2, 3, seed=1), widths)
-    estimate = estimate_llc(
+    estimate = estimate_one(
         loss, {"layer1": normals(2, 3, seed=1)}, nbeta=10.0, companions=False,
         sgld_config=SGLDConfig(
             epsilon=epsilon, gamma=0.0, num_steps=3000, num_chains=200, batch_size=4,

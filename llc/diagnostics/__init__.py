@@ -1,4 +1,4 @@
-"""Trace -> LLCEstimate: λ̂, its Monte-Carlo error, and whether to believe it.
+"""Trace -> Estimate: λ̂, its Monte-Carlo error, and whether to believe it.
 
     λ̂ = nβ · mean_t [L_{B_t}(w_t) − L_{B_t}(w*)]
 over the draws after burn-in (Lau et al. 2023; both losses on the same examples, which removes the
@@ -22,12 +22,12 @@ support this. Beside them the status asks for
 
 from llc.diagnostics.inference_data import to_inference_data
 from llc.diagnostics.numbers import ess, excess, mean_and_error, rhat, share_below
-from llc.diagnostics.result import LLCEstimate
+from llc.diagnostics.result import Estimate
 from llc.diagnostics.status import error_bound, judge, standing_still
 from llc.diagnostics.summary import summarise, summarise_stack
 
 __all__ = [
-    "LLCEstimate",
+    "Estimate",
     "error_bound",
     "ess",
     "excess",

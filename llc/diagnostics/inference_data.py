@@ -4,14 +4,14 @@ import warnings
 from typing import Any
 
 from llc.diagnostics.numbers import excess
-from llc.diagnostics.result import LLCEstimate
+from llc.diagnostics.result import Estimate
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # its announcement of version 1.0
     import arviz as az
 
 
-def to_inference_data(estimate: LLCEstimate) -> Any:
+def to_inference_data(estimate: Estimate) -> Any:
     """The traces as ArviZ InferenceData.
 
     `posterior` holds `llc`, nβ(L(w_t) − L(w*)) by draw, and where traced `w`, coordinates of

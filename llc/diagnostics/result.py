@@ -9,7 +9,7 @@ from llc.trace import Trace
 
 
 @dataclass(frozen=True)
-class LLCEstimate:
+class Estimate:
     """λ̂ at one parameter, with everything needed to judge it; NaN where undefined."""
 
     mean: float  # over chains and draws after burn-in; NaN if any chain diverged

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from llc.diagnostics.result import LLCEstimate
+from llc.diagnostics.result import Estimate
 from llc.trace import Trace
 
 RELATIVE_TOLERANCE = 0.03
@@ -14,7 +14,7 @@ MAX_SHARE_BELOW = 0.2
 MIN_MOVES = 0.01  # of the kept draws: a chain that moves less often stands still
 
 
-def judge(estimate: LLCEstimate, epsilon: float) -> str:
+def judge(estimate: Estimate, epsilon: float) -> str:
     """The status in words: `ok`, or the first thing that is wrong and what to do about it."""
     if estimate.num_diverged_chains:
         steps = estimate.trace.diverged_at
@@ -36,7 +36,7 @@ def judge(estimate: LLCEstimate, epsilon: float) -> str:
     return "not converged: " + "; ".join(complaints) if complaints else "ok"
 
 
-def _stuck(estimate: LLCEstimate) -> Iterator[str]:
+def _stuck(estimate: Estimate) -> Iterator[str]:
     still = standing_still(estimate.trace, estimate.num_burn_in)
     if still:
         names = ", ".join(map(str, still[:8])) + (", …" if len(still) > 8 else "")
@@ -59,7 +59,7 @@ def standing_still(trace: Trace, num_burn_in: int) -> list[int]:
     return [int(chain) for chain in (same & ~accepts).nonzero().flatten()]
 
 
-def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
+def _complaints(estimate: Estimate, epsilon: float) -> Iterator[str]:
     tolerance = error_bound(estimate)
     if not estimate.ess >= MIN_ESS:
         yield f"ESS {estimate.ess:.0f} < {MIN_ESS:.0f}: sample longer or more chains"
@@ -80,6 +80,6 @@ def _complaints(estimate: LLCEstimate, epsilon: float) -> Iterator[str]:
         yield f"the step biases λ̂ by about {bias:+.2g}: try epsilon={epsilon / 3:.1g}"
 
 
-def error_bound(estimate: LLCEstimate) -> float:
+def error_bound(estimate: Estimate) -> float:
     """How far off the exact posterior expectation `ok` allows λ̂ to be: 3 %, or 4 SE if more."""
     return max(RELATIVE_TOLERANCE * abs(estimate.mean), STANDARD_ERRORS * estimate.standard_error)

@@ -1,4 +1,4 @@
-"""Trace -> LLCEstimate."""
+"""Trace -> Estimate."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from llc import mixing
 from llc.diagnostics.numbers import Array, excess, means_and_errors, share_below
-from llc.diagnostics.result import LLCEstimate
+from llc.diagnostics.result import Estimate
 from llc.diagnostics.status import judge
 from llc.trace import Trace
 
@@ -17,7 +17,7 @@ def summarise(
     num_burn_in: int,
     epsilon: float,
     cooled: Trace | None = None,
-) -> LLCEstimate:
+) -> Estimate:
     """The estimate at one centre; every chain of `trace` (and of `cooled`) started there."""
     return summarise_stack(trace, 1, nbeta, num_burn_in, epsilon, cooled)[0]
 
@@ -29,7 +29,7 @@ def summarise_stack(
     num_burn_in: int,
     epsilon: float,
     cooled: Trace | None = None,
-) -> list[LLCEstimate]:
+) -> list[Estimate]:
     """The estimate at each centre; as many chains of `trace` (and of `cooled`) started at each."""
     draws = _by_centre(excess(trace, nbeta), centres)
     kept = draws[:, :, num_burn_in:]
@@ -46,7 +46,7 @@ def summarise_stack(
     for i in range(centres):
         own = _chains_of(trace, i, centres)
         above = cooled and _chains_of(cooled, i, centres)
-        estimate = LLCEstimate(
+        estimate = Estimate(
             mean=float(means[i]),
             standard_error=float(errors[i]),
             per_chain=tuple(float(value) for value in kept[i].mean(1)),

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from llc.config import SamplerConfig, parse
-from llc.estimate import estimate_llc_stack
+from llc.estimate import estimate_stack
 from llc.library.data import Source, Unpack, read
 from llc.library.losses import Loss, cross_entropy
 from llc.library.network import Network, check_hooks, copied, takes
 from llc.library.places import Places, pick_devices, stack_size
 from llc.library.probe import check_at_centre, check_engine, fastest_engine, objective_of
-from llc.library.result import LLCResult, result_of
+from llc.library.result import LLCEstimate, result_of
 from llc.library.settings import Settings, default_draws
 from llc.library.stacked import LibraryLoss
 from llc.library.tokens import next_token_loss
@@ -47,7 +47,7 @@ def estimate_llc(
     engine: str = "auto",
     companions: bool = True,
     progress: bool = True,
-) -> LLCResult:
+) -> LLCEstimate:
     """λ̂(w*) = nβ (E[L(w)] − L(w*)) of `model` at its weights w*, on `data`.
 
     w is drawn from p(w) ∝ exp(−nβ L(w) − (γ/2)‖w − w*‖²) (Lau et al. 2023), where L is the mean of
@@ -78,7 +78,7 @@ def estimate_llc(
     engine: 'vmap' runs the chains of a stack at once, 'plain' one after another; 'auto' measures.
     companions: also approach equilibrium from above (with four chains a third more steps), which
     the status needs to be trustworthy. progress: show a bar, on a terminal.
-    Returns: an `LLCResult`; what goes wrong while sampling is its `status`, never an exception.
+    Returns: an `LLCEstimate`; what goes wrong while sampling is its `status`, never an exception.
     Raises: TypeError, ValueError for arguments that cannot be used, before any sampling: the
         message names argument, value and remedy.
     """
@@ -124,7 +124,7 @@ def estimate_llc(
             "examples and λ̂ is noisier: return one value an example (reduction='none')",
             stacklevel=2,
         )
-    estimate = estimate_llc_stack(
+    estimate = estimate_stack(
         bound,
         stack([bound.centre]),
         nbeta=settings.nbeta_for(bound.num_examples),

@@ -1,4 +1,4 @@
-"""λ̂ of a user's model: an `LLCEstimate` that prints, plots, saves and turns into xarray."""
+"""λ̂ of a user's model: an `Estimate` that prints, plots, saves and turns into xarray."""
 
 import base64
 import html
@@ -13,16 +13,16 @@ import torch
 import xarray as xr
 from matplotlib.figure import Figure
 
-from llc.diagnostics import LLCEstimate, excess
+from llc.diagnostics import Estimate, excess
 from llc.figures import estimate_figure
 from llc.trace import Trace
 
-FORMAT = "llc.LLCResult/1"
+FORMAT = "llc.LLCEstimate/1"
 
 
 @dataclass(frozen=True, repr=False)
-class LLCResult(LLCEstimate):
-    """`LLCEstimate` with what the model's user needs to know about how it came about."""
+class LLCEstimate(Estimate):
+    """`Estimate` with what the model's user needs to know about how it came about."""
 
     num_examples: int = 0  # n
     num_free: int = 0  # parameters that were sampled …
@@ -100,7 +100,7 @@ class LLCResult(LLCEstimate):
         return target
 
     @classmethod
-    def load(cls, path: str | Path) -> "LLCResult":
+    def load(cls, path: str | Path) -> "LLCEstimate":
         """What `save` wrote.
 
         Raises: ValueError for another file.
@@ -110,9 +110,9 @@ class LLCResult(LLCEstimate):
         except FileNotFoundError:
             raise
         except Exception as error:
-            raise ValueError(f"{path}: was not written by LLCResult.save: {error}") from None
+            raise ValueError(f"{path}: was not written by LLCEstimate.save: {error}") from None
         if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-            raise ValueError(f"{path}: was not written by LLCResult.save")
+            raise ValueError(f"{path}: was not written by LLCEstimate.save")
         return cls(**kept["values"], trace=Trace(**kept["trace"]))
 
     def _repr_html_(self) -> str:
@@ -140,10 +140,10 @@ class LLCResult(LLCEstimate):
         )
 
 
-def result_of(estimate: LLCEstimate, **more: Any) -> LLCResult:
+def result_of(estimate: Estimate, **more: Any) -> LLCEstimate:
     """The estimate with what else is known."""
-    own = {one.name: getattr(estimate, one.name) for one in fields(LLCEstimate)}
-    return LLCResult(**own, **more)
+    own = {one.name: getattr(estimate, one.name) for one in fields(Estimate)}
+    return LLCEstimate(**own, **more)
 
 
 def _short(status: str) -> str:

@@ -25,33 +25,12 @@ BUILDERS: dict[str, Callable[..., Plan]] = {
 NAMES = tuple(BUILDERS)
 
 
-def make(
-    name: str,
-    *,
-    target_params: int | None = None,
-    seed: int = 0,
-    num_training_data: int = 10_000,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
-    **options: Any,
-) -> Problem:
-    """The benchmark problem `name`, one of `NAMES`.
+def make(name: str, **setting: Any) -> Problem:
+    """The benchmark problem `name`, one of `NAMES`, with the arguments of `plan`.
 
-    target_params: how many parameters it should have; the nearest possible number is taken, and a
-    problem of a fixed size takes no other. seed: names the data, the truth and the training, which
-    are drawn in float64 on the CPU whatever `dtype` and `device` are. num_training_data: n.
-    options: what else the problem lets one choose, see `options_of`.
     Raises: ConfigError for an unknown name or option, or a value that cannot be met.
     """
-    return plan(
-        name,
-        target_params=target_params,
-        seed=seed,
-        num_training_data=num_training_data,
-        dtype=dtype,
-        device=device,
-        **options,
-    )()
+    return plan(name, **setting)()
 
 
 def plan(
@@ -64,7 +43,14 @@ def plan(
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> Plan:
-    """What `make` calls to get the problem, after everything has been checked and chosen."""
+    """What `make` calls to get the problem, after everything has been checked and chosen.
+
+    target_params: how many parameters it should have; the nearest possible number is taken, and a
+    problem of a fixed size takes no other. seed: names the data, the truth and the training, which
+    are drawn in float64 on the CPU whatever `dtype` and `device` are. num_training_data: n.
+    options: what else the problem lets one choose, see `options_of`.
+    Raises: ConfigError for an unknown name or option, or a value that cannot be met.
+    """
     if name not in BUILDERS:
         raise ConfigError(f"problem={name!r}: must be one of {', '.join(NAMES)}")
     known = options_of(name)

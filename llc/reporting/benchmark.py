@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from llc.benchmark_problem import Target
-from llc.diagnostics import LLCEstimate
+from llc.diagnostics import Estimate
 from llc.efficiency import efficiency
 from llc.reporting.estimates import evidence, peak_memory_mb
 
 
-def measured(estimate: LLCEstimate, build_seconds: float) -> dict[str, Any]:
+def measured(estimate: Estimate, build_seconds: float) -> dict[str, Any]:
     """What a sampler found and what it took, once it has."""
     trace = estimate.trace
     searched = estimate.calibration_gradients
@@ -46,14 +46,14 @@ def measured(estimate: LLCEstimate, build_seconds: float) -> dict[str, Any]:
     }
 
 
-def last_step_size(estimate: LLCEstimate) -> float:
+def last_step_size(estimate: Estimate) -> float:
     """The step size at the end, whether given, found or adapted; the chains' mean."""
     sizes = estimate.trace.step_size
     return float(sizes[:, -1].nanmean(dtype=torch.float64)) if sizes.numel() else estimate.epsilon
 
 
 def benchmark_record(
-    sampler: str, estimate: LLCEstimate, target: Target, own: Mapping[str, Any]
+    sampler: str, estimate: Estimate, target: Target, own: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything in `info`: what was `measured`, under the sampler's name and for one table."""
     return {
@@ -69,7 +69,7 @@ def benchmark_record(
     }
 
 
-def against(estimate: LLCEstimate, target: Target) -> dict[str, Any]:
+def against(estimate: Estimate, target: Target) -> dict[str, Any]:
     """The signed error against the target, also relative and in standard errors of both."""
     error = math.nan if target.value is None else estimate.mean - target.value
     spread = math.hypot(estimate.standard_error, target.error)
@@ -85,7 +85,7 @@ def against(estimate: LLCEstimate, target: Target) -> dict[str, Any]:
 
 
 def benchmark_report(
-    sampler: str, estimate: LLCEstimate, record: Mapping[str, Any], *, verbose: bool = False
+    sampler: str, estimate: Estimate, record: Mapping[str, Any], *, verbose: bool = False
 ) -> str:
     """A few aligned lines for a person at a terminal; `verbose` adds what the status rests on."""
     if math.isnan(estimate.mean):

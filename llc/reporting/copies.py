@@ -10,7 +10,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from llc import tracking
-from llc.diagnostics import LLCEstimate
+from llc.diagnostics import Estimate
 from llc.figures import rescaling_figure
 from llc.reporting.estimates import peak_memory_mb
 
@@ -24,7 +24,7 @@ class Copies:
         self.variations: dict[str, float | None] = {}  # by mode; None: not all copies have a λ̂
         self._traces: dict[str, xr.Dataset] = {}
 
-    def add(self, mode: str, estimates: Sequence[LLCEstimate]) -> None:
+    def add(self, mode: str, estimates: Sequence[Estimate]) -> None:
         """Take in a mode, with an estimate a scale: `info`, `traces.nc`, the picture, a line."""
         means = np.array([estimate.mean for estimate in estimates])
         own = [
@@ -76,7 +76,7 @@ class Copies:
             figure = rescaling_figure(pd.DataFrame(self.records), self.title)
             figure.savefig(path, dpi=150)
 
-    def _dataset(self, estimates: Sequence[LLCEstimate]) -> xr.Dataset:
+    def _dataset(self, estimates: Sequence[Estimate]) -> xr.Dataset:
         """Scale × chain × draw, in float32."""
         losses, baselines = (
             np.stack([getattr(one.trace, name).float().numpy() for one in estimates])

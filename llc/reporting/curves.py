@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from llc import tracking
 from llc.checkpoints import Keeper
-from llc.diagnostics import LLCEstimate
+from llc.diagnostics import Estimate
 from llc.figures import training_curve
 from llc.reporting.estimates import looks_of, peak_memory_mb
 
@@ -24,7 +24,7 @@ LOOKS = "calibration"  # what goes into `calibration.csv`
 NOT_LOGGED = ("t", "sgld_status", LOOKS)
 
 
-def checkpoint_record(estimate: LLCEstimate) -> dict[str, Any]:
+def checkpoint_record(estimate: Estimate) -> dict[str, Any]:
     """What is kept of an estimate that is one of many along a training."""
     trace = estimate.trace
     record = {

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 from llc import tracking
-from llc.diagnostics import LLCEstimate, to_inference_data
+from llc.diagnostics import Estimate, to_inference_data
 from llc.figures import calibration_figure, estimate_figure
 
 CURVES = {"loss": "loss_trace", "distance": "sgld_distances"}
 
 
-def summary(estimate: LLCEstimate) -> dict[str, Any]:
+def summary(estimate: Estimate) -> dict[str, Any]:
     """The scalars of an estimate under their names in `info`."""
     trace = estimate.trace
     return {
@@ -52,14 +52,14 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def save(_run: Any, estimate: LLCEstimate, known: float | None, prefix: str, title: str) -> None:
+def save(_run: Any, estimate: Estimate, known: float | None, prefix: str, title: str) -> None:
     """Traces as NetCDF, the picture, and the thinned curves, all under `prefix`."""
     with tracking.artifact(_run, f"{prefix}llc.png") as path:
         estimate_figure(estimate, known, title).savefig(path, dpi=150)
     save_numbers(_run, estimate, prefix, title)
 
 
-def save_numbers(_run: Any, estimate: LLCEstimate, prefix: str, title: str) -> None:
+def save_numbers(_run: Any, estimate: Estimate, prefix: str, title: str) -> None:
     """Traces as NetCDF, the thinned curves, and what ε was found from, all under `prefix`."""
     trace = estimate.trace
     with tracking.artifact(_run, f"{prefix}traces.nc") as path:
@@ -79,13 +79,13 @@ def save_numbers(_run: Any, estimate: LLCEstimate, prefix: str, title: str) -> N
     )
 
 
-def looks_of(estimate: LLCEstimate) -> list[Mapping[str, Any]]:
+def looks_of(estimate: Estimate) -> list[Mapping[str, Any]]:
     """The looks that found ε, one row each, with the words that go with them."""
     words = "; ".join(estimate.advice)
     return [{**look, "advice": words} for look in estimate.calibration]
 
 
-def report(label: str, estimate: LLCEstimate, known: float | None, *, verbose: bool = False) -> str:
+def report(label: str, estimate: Estimate, known: float | None, *, verbose: bool = False) -> str:
     """A few aligned lines for a person at a terminal; `verbose` adds what the status rests on."""
     value = "none" if math.isnan(estimate.mean) else f"{estimate.mean:.4g}"
     error = "" if math.isnan(estimate.mean) else f" ± {estimate.standard_error:.2g}"
@@ -107,7 +107,7 @@ def report(label: str, estimate: LLCEstimate, known: float | None, *, verbose: b
     return "\n".join([*lines, *(evidence(estimate) if verbose else [])])
 
 
-def evidence(estimate: LLCEstimate) -> list[str]:
+def evidence(estimate: Estimate) -> list[str]:
     """What the status rests on, line by line."""
     chains = ", ".join(f"{value:.4g}" for value in estimate.per_chain)
     lines = [
