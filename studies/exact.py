@@ -10,6 +10,7 @@ colder*: nβ = 1e12, where that distance is gone; the limit is what λ is about.
 much more as keeps the typical product of the layers' norms, ∏ 2√(width/γ), below 1e9, which float64
 can carry. Gibbs sampling reads the inputs through their second moment alone, in the classes 1M
 and 10M that of 20,000 inputs; n enters by nβ.
+A reading by Gibbs sampling whose R-hat is above 1.05 is made once more, with four times the sweeps.
 Estimates are kept in `runs/exact.jsonl` as they come, and are not made again.
 """
 
@@ -28,6 +29,8 @@ from matplotlib.figure import Figure
 from gen_commands_expt_dln import SIZE_CLASSES, draw
 from llc.commands.lines import draws
 from llc.config import SamplerConfig, SGLDConfig
+from llc.diagnostics import Estimate
+from llc.diagnostics.status import MAX_RHAT
 from llc.estimate import estimate_one
 from llc.figures import COLOURS
 from studies.networks import Network, machine_line, nbeta, teacher_and_loss
@@ -40,6 +43,7 @@ DRAWN = {"1M": 20_000, "10M": 20_000}  # inputs behind the second moment: gigaby
 COLD_NBETA, COLD_GAMMA, LARGEST_PRODUCT = 1e12, 30.0, 1e9
 READERS = ("SGLD", "Gibbs", "Gibbs, colder")
 SINGLE = {"10M": 9}  # the one of its class that is read: 10.3 M parameters; others have up to 30 M
+LONGER = 4  # times the sweeps, where R-hat says that they were too few
 SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 3, "1M": 1, "10M": 0}  # of each method: it takes hours
 
 
@@ -69,7 +73,6 @@ def read(network: Network, size_class: str, reader: str) -> dict:
     size = SIZE_CLASSES[size_class]
     drawn = size.num_data if reader == "SGLD" else DRAWN.get(size_class, size.num_data)
     teacher, loss = teacher_and_loss(network, drawn)
-    sampler = SamplerConfig() if reader == "SGLD" else SamplerConfig("gibbs", SWEEPS[size_class])
     colder = reader == "Gibbs, colder"
     config = SGLDConfig(
         epsilon=size.epsilon,
@@ -78,16 +81,26 @@ def read(network: Network, size_class: str, reader: str) -> dict:
         num_chains=1 if reader == "SGLD" else 2,
         batch_size=500,
     )
+
+    def estimate(sampler: SamplerConfig) -> Estimate:
+        return estimate_one(
+            loss,
+            teacher.params,
+            nbeta=COLD_NBETA if colder else nbeta(size.num_data),
+            sgld_config=config,
+            sampler_config=sampler,
+            seed=network.seed,
+            companions=False,  # λ is known here
+        )
+
     start = perf_counter()
-    result = estimate_one(
-        loss,
-        teacher.params,
-        nbeta=COLD_NBETA if colder else nbeta(size.num_data),
-        sgld_config=config,
-        sampler_config=sampler,
-        seed=network.seed,
-        companions=False,  # λ is known here
-    )
+    if reader == "SGLD":
+        result = estimate(SamplerConfig())
+    else:
+        sweeps = SWEEPS[size_class]
+        result = estimate(SamplerConfig("gibbs", sweeps))
+        if result.rhat > MAX_RHAT:
+            result = estimate(SamplerConfig("gibbs", LONGER * sweeps))
     return {
         "size_class": size_class,
         "method": network.method,
