@@ -42,7 +42,7 @@ class Examples(NamedTuple):
     @property
     def number(self) -> int:
         """n."""
-        return len(tree_flatten(self)[0][0])
+        return len(self.leaves()[0])
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Examples":
         """The same examples with every tensor changed."""
@@ -52,9 +52,21 @@ class Examples(NamedTuple):
         """Elsewhere, floating-point numbers in that precision; labels and tokens keep theirs."""
         return self.map(lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype))
 
+    def leaves(self) -> list[Tensor]:
+        """Its tensors, one after another."""
+        if isinstance(self.inputs, Tensor) and isinstance(self.targets, Tensor):
+            return [self.inputs, self.targets]  # at every step: a general flattening takes longer
+        return tree_flatten(self)[0]
+
+    def unbind(self) -> list["Examples"]:
+        """One for each entry of the first axis."""
+        leaves, structure = tree_flatten(self)
+        rows = zip(*(leaf.unbind() for leaf in leaves), strict=True)
+        return [tree_unflatten(row, structure) for row in rows]
+
     def numbers(self) -> int:
         """Of one example, inputs and targets together."""
-        return sum(leaf[0].numel() for leaf in tree_flatten(self)[0])
+        return sum(leaf[0].numel() for leaf in self.leaves())
 
     def parts(self, size: int) -> Iterator["Examples"]:
         """All of them in order, `size` at a time."""

@@ -2,9 +2,9 @@
 
 `Plain`: one chain after another through the module itself, whose weights are views of the stack
 swapped in place. It runs whatever the module runs, at no cost of its own.
-`Vmapped`: all chains at once, `torch.func.vmap` over `functional_call`. Small models, whose steps
-are all overhead, run several times as fast; convolutions and wide layers do not, and modules that
-look at their numbers (`if x.sum() > 0`) do not run at all.
+`Vmapped`: all chains at once, `torch.func.vmap` over `functional_call`, its gradient traced once
+and replayed. Small models, whose steps are all overhead, run many times as fast; convolutions and
+wide layers do not, and modules that look at their numbers (`if x.sum() > 0`) do not run at all.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from llc.library.data import Examples
 from llc.library.losses import Objective
 from llc.library.network import Network, gather, scatter
+from llc.library.traced import Flat, trace
 from llc.params import Params, derive
 
 Chain = tuple[Tensor, ...]  # one chain's free leaves
@@ -95,6 +97,7 @@ class Vmapped:
             for name, leaf in network.module.named_parameters()
             if network.free.get(name) is not None
         }
+        self._gradients: dict[tuple[Any, ...], Flat] = {}  # by what their shapes depend on
 
     @torch.no_grad()
     def losses(self, weights: Params, batch: Examples) -> Tensor:
@@ -102,21 +105,37 @@ class Vmapped:
         run = vmap(lambda one, data: self._losses(one, data), in_dims=(0, axis))
         return _plain_tensor(run(dict(weights), tuple(inputs)))
 
+    @torch.no_grad()
     def add_gradient(
         self, weights: Params, batch: Examples, size: int, out: Params, scale: float
     ) -> Tensor:
-        data, axis = _axis(batch)
+        leaves, examples = [*weights.values()], batch.leaves()
+        key = (size, len(leaves[0]), *(leaf.shape for leaf in examples))
+        if key not in self._gradients:
+            self._gradients[key] = self._traced(weights, batch, size)
+        *grads, values = self._gradients[key](*leaves, *examples)
+        torch._foreach_add_([*out.values()], grads, alpha=scale)
+        return values
 
-        def mean(one: Params, examples: tuple[Any, Any]) -> Tensor:
-            return self._losses(one, examples).sum() / size
+    def _traced(self, weights: Params, batch: Examples, size: int) -> Flat:
+        """(free leaves, tensors of a batch) -> (∇(Σℓ/size) by leaf, Σℓ/size), for such shapes."""
+        names, (examples, structure) = list(weights), tree_flatten(batch)
 
-        with torch.enable_grad():
-            grads, values = vmap(grad_and_value(mean), in_dims=(0, axis))(
-                dict(weights), tuple(data)
-            )
-        totals = [out[name] for name in grads]
-        torch._foreach_add_(totals, list(grads.values()), alpha=scale)
-        return _plain_tensor(values)
+        def mean(one: Params, data: tuple[Any, Any]) -> Tensor:
+            return self._losses(one, data).sum() / size
+
+        def gradient(*leaves: Tensor) -> list[Tensor]:
+            one = dict(zip(names, leaves[: len(names)], strict=True))
+            data, axis = _axis(tree_unflatten(leaves[len(names) :], structure))
+            with torch.enable_grad():
+                run = vmap(grad_and_value(mean), in_dims=(0, axis))
+                grads, values = run(one, tuple(data))
+            return [*(grads[name] for name in names), values]
+
+        try:
+            return trace(gradient, [*weights.values(), *examples])
+        except Exception:  # the tracer follows less than `vmap` does, or `vmap` fails as well
+            return gradient
 
     def _losses(self, one: Params, examples: tuple[Any, Any]) -> Tensor:
         leaves = {

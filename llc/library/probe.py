@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from llc.library.data import Examples
 from llc.library.engines import ENGINES
@@ -141,7 +142,11 @@ def _check_mean(network: Network, few: Examples, loss: Loss, value: Tensor) -> N
 
 
 def _check_apart(network: Network, few: Examples, objective: Objective) -> None:
-    """An example's loss does not depend on the others in the batch."""
+    """An example's loss does not depend on the others in the batch.
+
+    With another's target, since its own may be met but for rounding.
+    """
+    few = few._replace(targets=tree_map(lambda t: t.roll(1, 0), few.targets))
 
     def losses(batch: Examples) -> Tensor:
         return objective(_outputs(network, batch.inputs), batch.targets, batch.number)

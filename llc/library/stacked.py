@@ -110,10 +110,10 @@ class LibraryBlock:
 
     def load(self, steps: int, indices: Tensor | None) -> None:
         loss, self.used = self.loss, steps
-        self._batches: Examples | None = None  # where None, all the data
+        self._batches: list[Examples] | None = None  # of each step; where None, all the data
         if indices is not None:
             self.size = indices.shape[-1]
-            self._batches = loss.data.map(lambda t: _rows(t, indices, self.like))
+            self._batches = loss.data.map(lambda t: _rows(t, indices, self.like)).unbind()
         else:
             self.size = loss.num_examples
         if indices is None or loss.objective.mean:
@@ -125,7 +125,7 @@ class LibraryBlock:
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         engine = self.loss.engine_for(self.like)
         if self._batches is not None:
-            batch = self._batches.map(lambda t: t[step])
+            batch = self._batches[step]
             self._losses[step] = engine.add_gradient(weights, batch, self.size, out, scale)
             return
         self._losses[step].zero_()
