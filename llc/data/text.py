@@ -1,8 +1,8 @@
 """Text to train a small language model on, character by character.
 
-`proverbs.txt` is the Book of Proverbs in the King James Version of 1611, a verse a line and an empty
-line between chapters, as Debian's package bible-kjv-text 4.38 has it. Its copyright has expired;
-in the United Kingdom the right to print it remains with the Crown.
+`proverbs.txt` is the Book of Proverbs in the King James Version of 1611, a verse a line and an
+empty line between chapters, as Debian's package bible-kjv-text 4.38 has it. Its copyright has
+expired; in the United Kingdom the right to print it remains with the Crown.
 """
 
 from importlib.resources import files
