@@ -54,7 +54,7 @@ def cool(
                 temperature=temperature,
                 check_period=CHECK_PERIOD if temperature == 1 else None,
             ),
-            replace(schedule, num_steps=steps, distances=False, coordinates=0),
+            replace(schedule, num_steps=steps, distances=False, coordinates=0, observe=None),
             [Stream(seed, chain, stage) for seed in seeds for chain in range(COMPANIONS)],
             start=before and before.last,
             label=f"from above, {temperature:.3g}×" if progress else None,

@@ -16,7 +16,7 @@ from llc.models.base import StackedLoss
 from llc.params import Params, select, stack, unstack
 from llc.posterior import LocalPosterior
 from llc.samplers.choose import choose
-from llc.sampling import Build, Schedule, sample
+from llc.sampling import Build, Observe, Schedule, sample
 from llc.streams import Stream
 from llc.trace import Trace
 
@@ -104,6 +104,7 @@ def estimate_stack(
     progress: bool = False,
     keeper: Keeper | None = None,
     run: Run = in_one_stack,
+    observe: Observe | None = None,
 ) -> list[Estimate]:
     """`estimate_one` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
@@ -111,7 +112,8 @@ def estimate_stack(
     estimates equal those made one at a time with the same seeds, to rounding. With ε = 'auto' each
     centre has an ε of its own, and neighbours that agree on it are sampled together. metric: the
     diagonal G of each centre's SGLD, leaves that broadcast to (S, *shape): w moves by
-    −(ε/2) G ∇U + √(εG) ξ. run: runs the chains (but those that look for ε).
+    −(ε/2) G ∇U + √(εG) ξ. run: runs the chains (but those that look for ε). observe: traces (C, M)
+    numbers of the chains' leaves (C, *shape) at every draw (not of the companions).
     Raises: ValueError for a centre that is not finite, unless there is one seed a centre, or for a
         metric with another sampler or with ε = 'auto'.
     """
@@ -141,6 +143,7 @@ def estimate_stack(
         companions=companions,
         progress=progress,
         run=run,
+        observe=observe,
     )
     config = sampler_config.applied(sgld_config, loss.num_examples)
     if not sampler_config.moves_by_epsilon:
@@ -204,6 +207,7 @@ def _sampled(
     progress: bool,
     keeper: Keeper,
     run: Run,
+    observe: Observe | None,
 ) -> list[Estimate]:
     """The estimate at each centre, all with the ε of `config`."""
     recipe = partial(choose, sampler_config, config)
@@ -215,6 +219,7 @@ def _sampled(
         full_data_trace=full_data_trace,
         distances=distances,
         coordinates=coordinates,
+        observe=observe,
     )
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, metric=metric)
     kept = keeper.kept("chains")

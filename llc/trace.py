@@ -1,5 +1,6 @@
 """What chains leave behind, and the device-side recorder that collects it."""
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class Trace(NamedTuple):
     warm_up_seconds: float = 0.0  # of them; a block in which the warm-up ends is split by steps
     warm_up_gradients: float = 0.0  # likewise
     coordinates: Tensor | None = None  # (C, T, P) w_t − w* at P coordinates, evenly spread
+    observed: Tensor | None = None  # (C, T, M) whatever else was asked for of w_t, float32
 
     @property
     def chain_steps_per_second(self) -> float:
@@ -58,6 +60,7 @@ PER_CHAIN = (
     "baseline",
     "distance",
     "coordinates",
+    "observed",
     "acceptance",
     "squared_gradient",
     "energy",
@@ -71,6 +74,7 @@ RECORDED = (
     "baseline",
     "distance",
     "coordinates",
+    "observed",
     "diverged_at",
     "done",
     "checked",
@@ -94,6 +98,7 @@ class Recorder:
         distance: bool,
         coordinates: int = 0,
         warm_up: int = 0,
+        observe: Callable[[Params], Tensor] | None = None,
     ) -> None:
         self.posterior, self.thin, self.full_data = posterior, thin, full_data
         like, chains = posterior.centre.flat, posterior.chains
@@ -106,6 +111,8 @@ class Recorder:
         if coordinates:
             self.places = posterior.layout.coordinates(coordinates).to(like.device)
             self.coordinates = like.new_full((draws, *self.places.shape), torch.nan)
+        self.observe = observe
+        self.observed: Tensor | None = None  # allocated when its width is known
         self.looked: list[int] = []  # steps that have a `Check`
         self.looks = like.new_empty(0, len(Check._fields), chains, dtype=torch.float64)
         self.diverged_at = torch.full((chains,), -1, device=like.device)
@@ -123,8 +130,8 @@ class Recorder:
         first = -(-self.done // self.thin)
         rows = slice(first, first + len(picks))
         picked = slice(picks.start, count, self.thin)
+        stacks = [start, *block.positions]
         if self.full_data:
-            stacks = [start, *block.positions]
             values = [self.posterior.loss.full_data(stacks[t].leaves) for t in picks]
             if values:
                 self.loss[rows] = torch.stack(values).to(self.loss)
@@ -140,6 +147,9 @@ class Recorder:
             here = start.flat[self.places].unsqueeze(0)
             passed = torch.cat([here, block.flat[:-1, self.places]])[picked]
             self.coordinates[rows] = passed - self.posterior.centre.flat[self.places]
+        if self.observe is not None:
+            for row, t in zip(range(rows.start, rows.stop), picks, strict=True):
+                self._observe(row, self.observe(stacks[t].leaves))
         self._look(info.checks)
         one_a_step = count * self.posterior.chains
         gradients = one_a_step if info.gradients is None else info.gradients
@@ -151,6 +161,12 @@ class Recorder:
             self.warm_up_gradients += share * gradients
         self.done += count
         self.last = block.positions[-1]
+
+    def _observe(self, row: int, values: Tensor) -> None:
+        if self.observed is None:
+            size = (*self.loss.shape, values.shape[1])
+            self.observed = self.loss.new_full(size, torch.nan, dtype=torch.float32)
+        self.observed[row] = values
 
     def _look(self, checks: dict[int, Check]) -> None:
         """Copy a block's checks into one tensor, which doubles when it is full.
@@ -209,15 +225,19 @@ class Recorder:
         def fetch(values: Tensor, mask: Tensor) -> Tensor:
             return values.T.cpu().masked_fill(mask, torch.nan)
 
+        def fetch_rows(values: Tensor | None) -> Tensor | None:
+            if values is None:
+                return None
+            return values.transpose(0, 1).cpu().masked_fill(dead.unsqueeze(2), torch.nan)
+
         looks = self.looks[: len(self.looked)].unbind(1)
         return Trace(
             steps=self.steps,
             loss=fetch(self.loss, dead),
             baseline=fetch(self.baseline, dead),
             distance=None if self.distance is None else fetch(self.distance, dead),
-            coordinates=None
-            if self.coordinates is None
-            else self.coordinates.transpose(0, 1).cpu().masked_fill(dead.unsqueeze(2), torch.nan),
+            coordinates=fetch_rows(self.coordinates),
+            observed=fetch_rows(self.observed),
             checked_steps=checked,
             **{
                 name: fetch(values, dead_when)

@@ -86,7 +86,13 @@ def test_chains_go_on_to_the_last_bit(kind, model, small, shared, tmp_path, monk
     monkeypatch.setattr(llc.sampling.feed, "block_steps", lambda *_: 4)
     loss, centre = problem(kind, model)
     posterior = LocalPosterior.around(loss, centre, 8.0, 2.0, 3)
-    schedule = Schedule(90, 6, thin=3, shared_batches=shared, distances=True)
+
+    def observe(leaves):
+        return torch.cat([leaf.flatten(1)[:, :2] for leaf in leaves.values()], 1)
+
+    schedule = Schedule(
+        90, 6, thin=3, shared_batches=shared, distances=True, coordinates=3, observe=observe
+    )
     streams = [Stream(2, chain) for chain in range(3)]
 
     def work(keeper):

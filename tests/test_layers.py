@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
     "vision", "models", "data", "posterior", "training", "samplers", "efficiency", "trace",
-    "sampling", "problems", "mixing", "diagnostics", "calibrate", "companions",
+    "sampling", "problems", "mixing", "influence", "diagnostics", "calibrate", "companions",
     "estimate", "benchmark_problem", "geometry", "figures", "library", "benchmark_figures",
     "tracking", "reporting", "records", "benchmarking", "commands", "__main__",
 ]

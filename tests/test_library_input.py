@@ -236,3 +236,32 @@ def test_a_loss_that_is_nan_at_one_example():
 def test_sequences_without_a_second_token():
     items = [{"input_ids": [1]} for _ in range(4)]
     refused("no sequence has a second token", model=filled(TiedLanguageModel()), given=items)
+
+
+NAN = (torch.full((2, INPUTS), torch.nan), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("message", "observables"),
+    [
+        ("observables: the name 3", {3: data()}),
+        ("observables: the name 'a/b'", {"a/b": data()}),
+        ("observables['few']: is empty: give", {"few": (torch.zeros(0, 5), torch.zeros(0).long())}),
+        ("observables['few']: inputs and targets have 4 and 60", {"few": (data(4)[0], data()[1])}),
+        ("observables['few']: is of another structure than data", {"few": (data()[0], data()[0])}),
+        ("observables['few']: is of another structure", {"few": [{"input_ids": [1, 2]}]}),
+        ("observables['few']: model or loss fail on it", {"few": (numbers(4, 6), data(4)[1])}),
+        ("observables['few']: the loss is nan at w* at example 0", {"ok": data(), "few": NAN}),
+    ],
+)  # fmt: skip
+def test_observables(message, observables):
+    refused(message, observables=observables)
+
+
+def test_observables_of_another_type():
+    refused("observables=list object", error=TypeError, observables=[data()])
+    refused("observables['a']=int object", error=TypeError, observables={"a": 3})
+
+
+def test_observables_need_a_loss_of_each_example():
+    refused("observables: need a loss of one value", loss=cross_entropy, observables={"a": data()})

@@ -3,7 +3,8 @@
 The path of a call: `settings` and `data` read the arguments, `network` copies the model and
 `selection` finds its free coordinates, `losses` and `tokens` say what is averaged, `probe` looks at
 all of it at w*. `engines` run stacks of chains through the copy, `stacked` offers them as a
-`StackedLoss`, `places` deals chains out to stacks and devices, and `llc.estimate` does the rest.
+`StackedLoss`, `observables` looks at other data along the way, `places` deals chains out to stacks
+and devices, and `llc.estimate` does the rest.
 """
 
 from llc.library.api import estimate_llc

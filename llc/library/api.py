@@ -1,7 +1,7 @@
 """λ̂ of any model and data, in one call."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,13 @@ from llc.estimate import estimate_stack
 from llc.library.data import Source, Unpack, read
 from llc.library.losses import Loss, cross_entropy
 from llc.library.network import Network, check_hooks, copied, takes
+from llc.library.observables import Observables, read_observables
 from llc.library.places import Places, pick_devices, stack_size
 from llc.library.probe import check_at_centre, check_engine, fastest_engine, objective_of
 from llc.library.result import LLCEstimate, result_of
 from llc.library.settings import Settings, default_draws
 from llc.library.stacked import LibraryLoss
-from llc.library.tokens import next_token_loss
+from llc.library.tokens import next_token_loss, token_losses
 from llc.params import count, stack
 
 HALF = (torch.float16, torch.bfloat16)
@@ -41,6 +42,7 @@ def estimate_llc(
     seed: int = 0,
     params: Any = None,
     unpack: Unpack | None = None,
+    observables: Mapping[str, Any] | None = None,
     devices: str | torch.device | Sequence[str | torch.device] | None = None,
     chains_per_stack: int | None = None,
     dtype: torch.dtype | None = None,
@@ -72,6 +74,8 @@ def estimate_llc(
     mamclmc) or an `llc.SamplerConfig` with its keys. seed: fixes everything but rounding.
     params: which parameters to sample, the others staying exactly where they are: names, glob
     patterns, submodules, or a dict from them to masks or indices. unpack: see `data`.
+    observables: by name, data sets of the same structure whose losses, example by example (token by
+    token), are recorded at every draw: see `LLCEstimate.observables`.
     devices: where chains run, the model's device by default; chains are dealt out to several.
     chains_per_stack: at most so many at once on a device, which bounds memory; results agree to
     rounding whatever it is. dtype: float32 or float64, the model's own by default.
@@ -101,7 +105,9 @@ def estimate_llc(
     network = copied(model, params)
     home, precision = _place(network, dtype)
     places = pick_devices(devices, home)
-    source = read(data, unpack, takes(network.module, "attention_mask"), settings.seed)
+    reading = unpack, takes(network.module, "attention_mask"), settings.seed
+    source = read(data, *reading)
+    sets = read_observables(observables, *reading, source)
     size = settings.batch_size_for(source.examples.number, source.batch_size)
     sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
     network = network.to(places[0], precision)
@@ -118,6 +124,9 @@ def estimate_llc(
         check_engine(bound, chosen, together, size)
     bound = bound.run_by(chosen)
     stacks = Places(bound, places, settings.chains_per_stack)
+    observed = None
+    if sets:
+        observed = Observables(bound, sets, _loss_of_each(loss, source, objective.mean), places)
     if objective.mean:
         warnings.warn(
             "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
@@ -134,6 +143,7 @@ def estimate_llc(
         companions=companions,
         progress=progress,
         run=stacks.run,
+        observe=observed,
     )[0]
     return result_of(
         estimate,
@@ -146,6 +156,7 @@ def estimate_llc(
         engine=chosen,
         engine_reason=why,
         notes=(MEAN_NOTE,) if objective.mean else (),
+        observed_shapes=observed.shapes if observed else {},
     )
 
 
@@ -158,6 +169,19 @@ def _loss(loss: Any, source: Source) -> Loss:
             "an example"
         )
     return next_token_loss(source.examples.targets) if source.tokens else cross_entropy
+
+
+def _loss_of_each(loss: Any, source: Source, mean: bool) -> Loss:
+    """The loss of observables, which tells tokens apart.
+
+    Raises: ValueError for one that is a mean over the batch.
+    """
+    if mean:
+        raise ValueError(
+            "observables: need a loss of one value an example (reduction='none'), and this one is "
+            "a mean over the batch"
+        )
+    return token_losses if source.tokens and not callable(loss) else _loss(loss, source)
 
 
 def _place(network: Network, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:

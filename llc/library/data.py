@@ -82,12 +82,12 @@ class Source(NamedTuple):
     tokens: bool  # sequences of `input_ids`, to be predicted token by token
 
 
-def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int) -> Source:
+def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int, least: int = 2) -> Source:
     """Everything in `data`, on the CPU or wherever its tensors are.
 
     unpack: a batch of `data` -> (inputs, targets). takes_mask: whether the model wants to be told
     which tokens are padding. seed: names the random numbers of data that draw some (augmentation);
-    torch's global generator is left as it was.
+    torch's global generator is left as it was. least: examples, at least.
     Raises: TypeError or ValueError for data of another kind or structure, or without examples.
     """
     with drawing_from(generator(Stream(seed), "data")):
@@ -106,7 +106,7 @@ def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int) -> Sourc
             f"data: inputs and targets have {' and '.join(map(str, sorted(counts)))} examples: "
             "give one target an input"
         )
-    if examples.number < 2:
+    if examples.number < least:
         raise ValueError("data: is a single example: give at least two, log n must be positive")
     return Source(examples, batch_size, tokens)
 

@@ -39,3 +39,14 @@ class Objective:
         if self.mean:
             return values.expand(count)
         return values.flatten(1).mean(1) if values.dim() > 1 else values
+
+
+class Each(Objective):
+    """Outputs and targets of B examples -> their losses as they come, (B,) or by token (B, T)."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(loss, mean=False)
+
+    def __call__(self, outputs: Any, targets: Any, count: int) -> Tensor:
+        values = self.loss(outputs, targets)
+        return values.flatten(1) if values.dim() > 1 else values

@@ -49,7 +49,10 @@ def objective_of(network: Network, data: Examples, loss: Loss) -> Objective:
 
 def check_at_centre(loss: LibraryLoss) -> float:
     """L_n(w*); raises ValueError where it is not finite, naming an example."""
-    losses = loss.reference(stack([loss.centre]))[0]
+    try:
+        losses = loss.reference(stack([loss.centre]))[0]
+    except Exception as error:
+        raise ValueError(f"model: fails on a batch of the data: {error}") from error
     bad = (~losses.isfinite()).nonzero().flatten()
     if len(bad):
         where = "" if loss.objective.mean else f" at example {int(bad[0])} ({len(bad)} in all)"

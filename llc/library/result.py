@@ -4,7 +4,8 @@ import base64
 import html
 import io
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 from llc.diagnostics import Estimate, excess
 from llc.figures import estimate_figure
+from llc.library.observables import split
 from llc.trace import Trace
 
 FORMAT = "llc.LLCEstimate/1"
@@ -33,6 +35,8 @@ class LLCEstimate(Estimate):
     engine: str = "plain"
     engine_reason: str = ""  # the measurement it was chosen by
     notes: tuple[str, ...] = ()  # what is unusual about the estimate, in words
+    # Of each observable, (examples,) or (examples, tokens).
+    observed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line, as in `λ̂ = 12.3 ± 0.4 (4 chains × 500 draws, R-hat 1.01, ESS 420): ok`."""
@@ -58,12 +62,27 @@ class LLCEstimate(Estimate):
         """Standard deviation of λ̂ over the chains; NaN for a single one."""
         return float(np.std(self.per_chain, ddof=1)) if len(self.per_chain) > 1 else math.nan
 
+    @property
+    def observables(self) -> dict[str, np.ndarray]:
+        """By name, the losses of the data sets `observables=`, float32 (chain, draw, example).
+
+        With the losses of the next token (chain, draw, example, token): number t is
+        −log p(x_{t+1} | x_≤t), NaN where that token is padding or not to be predicted. Burn-in is
+        among the draws, and a diverged chain is NaN from its first bad draw on. In memory and in
+        files: 4 bytes times chains, draws and examples (and tokens), twice that while fetched.
+        """
+        if self.trace.observed is None:
+            return {}
+        parts = split(self.trace.observed, self.observed_shapes)
+        return {name: values.numpy() for name, values in parts.items()}
+
     def to_xarray(self) -> xr.Dataset:
         """λ̂ and its traces, dimensions `chain` and `draw`; a draw's coordinate is its step.
 
         `llc_mean`, `llc_std` (over chains), `llc_per_chain`, `init_loss` L_n(w*); `loss_trace`
         L(w_t), `baseline_trace` L(w*) on the same examples, `llc_trace` nβ(L(w_t) − L(w*)). Burn-in
-        is in the traces, and `num_burn_in` draws of it are left out of λ̂.
+        is in the traces, and `num_burn_in` draws of it are left out of λ̂. An observable NAME is
+        `observed_NAME`, its further dimensions `example_NAME` and `token_NAME`.
         """
         traces = {
             "loss_trace": self.trace.loss.numpy(),
@@ -78,6 +97,13 @@ class LLCEstimate(Estimate):
                 **{name: ((), value) for name, value in scalars.items()},
                 "llc_per_chain": (("chain",), np.array(self.per_chain)),
                 **{name: (("chain", "draw"), values) for name, values in traces.items()},
+                **{
+                    f"observed_{name}": (
+                        ("chain", "draw", f"example_{name}", f"token_{name}")[: values.ndim],
+                        values,
+                    )
+                    for name, values in self.observables.items()
+                },
             },
             coords={
                 "chain": np.arange(len(self.per_chain)),
@@ -94,6 +120,7 @@ class LLCEstimate(Estimate):
     def save(self, path: str | Path) -> Path:
         """Write everything to one file, which `load` reads; `to_xarray` is for other programs."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "trace"}
+        values["observed_shapes"] = dict(self.observed_shapes)
         values["calibration"] = [dict(row) for row in self.calibration]
         target = Path(path)
         torch.save({"format": FORMAT, "values": values, "trace": self.trace._asdict()}, target)

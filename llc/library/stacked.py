@@ -80,6 +80,12 @@ class LibraryLoss:
         other._at_centre = self._at_centre
         return other
 
+    def on(self, data: Examples) -> "LibraryLoss":
+        """The same loss of other data, by the same engines."""
+        other = LibraryLoss(self.network, data, self.objective, self.at_once, self.engine)
+        other._of_thread = self._of_thread
+        return other
+
     def engine_for(self, like: Tensor) -> Engine:
         """An engine in the precision of `like`, this thread's own."""
         engines: dict[str, Engine] = self._of_thread.__dict__
@@ -89,14 +95,21 @@ class LibraryLoss:
             engines[name] = make_engine(self.engine, network, self.objective)
         return engines[name]
 
-    def _reference(self, centres: Params) -> Tensor:
-        like = next(iter(centres.values()))
+    @torch.no_grad()
+    def losses(self, weights: Params) -> Tensor:
+        """(C, n) of every example, or (C, n, T) where the objective tells tokens apart."""
+        like = next(iter(weights.values()))
         engine, parts = self.engine_for(like), []
         for part in self.data.parts(self.at_once):
             batch = part.to(like.device, like.dtype).map(lambda t: t[None])
-            parts.append(engine.losses(centres, batch))
-        losses = torch.cat(parts, 1)
-        return losses.double().mean(1, keepdim=True).to(like) if self.objective.mean else losses
+            parts.append(engine.losses(weights, batch))
+        return torch.cat(parts, 1)
+
+    def _reference(self, centres: Params) -> Tensor:
+        losses = self.losses(centres)
+        if not self.objective.mean:
+            return losses
+        return losses.double().mean(1, keepdim=True).to(next(iter(centres.values())))
 
 
 class LibraryBlock:

@@ -34,12 +34,20 @@ def collate_tokens(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 def unpack_tokens(batch: Mapping[str, Any], takes_mask: bool) -> tuple[Any, Tensor]:
     """Inputs of the model and the labels (B, T), `IGNORED` where nothing is to be predicted.
 
-    Labels are the tokens themselves unless the batch has some; the loss shifts them.
+    Labels are the tokens themselves unless the batch has some; the loss shifts them. Padding is
+    neither predicted nor predicted from, on whichever side it is.
+    Raises: ValueError for tokens after padding, where the model would not be told.
     """
     found = {key: torch.as_tensor(batch[key]) for key in KEYS if key in batch}
     tokens = found["input_ids"].long()
     mask = found.get("attention_mask", torch.ones_like(tokens)).long()
+    if not takes_mask and bool((mask[:, 1:] > mask[:, :-1]).any()):
+        raise ValueError(
+            "data: has padding before tokens, and the model's forward takes no attention_mask that "
+            "would tell: pad on the right"
+        )
     labels = found.get("labels", tokens).long().masked_fill(mask == 0, IGNORED)
+    labels[:, 1:].masked_fill_(mask[:, :-1] == 0, IGNORED)
     return {"input_ids": tokens, "attention_mask": mask} if takes_mask else tokens, labels
 
 
@@ -68,13 +76,22 @@ def next_token_loss(labels: Tensor) -> Callable[[Any, Tensor], Tensor]:
     share = len(labels) / total
 
     def loss(outputs: Any, own: Tensor) -> Tensor:
-        logits = logits_of(outputs)[:, :-1]
-        each = cross_entropy(
-            logits.transpose(1, 2), own[:, 1:], reduction="none", ignore_index=IGNORED
-        )
-        return share * each.sum(1)
+        return share * _each_token(outputs, own).sum(1)
 
     return loss
+
+
+def token_losses(outputs: Any, labels: Tensor) -> Tensor:
+    """(B, T − 1) −log p(x_{i,t+1} | x_{i,≤t}); NaN where that token is not to be predicted."""
+    return _each_token(outputs, labels).masked_fill(labels[:, 1:] == IGNORED, torch.nan)
+
+
+def _each_token(outputs: Any, labels: Tensor) -> Tensor:
+    """The same, 0 where nothing is to be predicted."""
+    logits = logits_of(outputs)[:, :-1]
+    return cross_entropy(
+        logits.transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=IGNORED
+    )
 
 
 def logits_of(outputs: Any) -> Tensor:

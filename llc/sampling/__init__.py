@@ -7,7 +7,7 @@ block while this one runs; large models split their chains over threads instead.
 chains can be left and taken up again, to the last bit.
 """
 
-from llc.sampling.feed import Schedule
+from llc.sampling.feed import Observe, Schedule
 from llc.sampling.loop import Build, sample
 
-__all__ = ["Build", "Schedule", "sample"]
+__all__ = ["Build", "Observe", "Schedule", "sample"]

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from llc.models.base import LossBlock, block_steps
-from llc.params import Stack
+from llc.params import Params, Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Sampler
 from llc.sampling.threads import pool
 from llc.streams import NormalSource, ShuffledBatches, Stream, UniformSource
 
 Halt = Callable[[], bool]
+Observe = Callable[[Params], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Schedule:
     full_data_trace: bool = False  # trace L_n(w_t) instead of the minibatch loss
     distances: bool = False  # trace ‖w_t − w*‖
     coordinates: int = 0  # trace w_t − w* at so many coordinates
+    # Trace (C, M) numbers of leaves (C, *shape); it runs on the threads and devices of the chains.
+    observe: Observe | None = None
 
 
 class Feed:
