@@ -136,6 +136,7 @@ class _Chains:
             schedule.distances,
             schedule.coordinates,
             self.sampler.warm_up,
+            schedule.ends,
         )
         at = posterior.centre if where is None else posterior.layout.pack(where)
         self.carried = self.sampler.init(at)
