@@ -11,7 +11,7 @@ from dataclasses import replace
 from llc.checkpoints import Keeper
 from llc.config import SamplerConfig, SGLDConfig
 from llc.posterior import LocalPosterior
-from llc.sampling import Build, Schedule
+from llc.sampling import Build, Schedule, Stacks
 from llc.streams import Stream
 from llc.trace import Trace
 
@@ -23,8 +23,6 @@ COOLING = ((1, 1 / 4), (3 / 4, 1 / 16), (1 / 2, 1 / 16), (1 / 4, 1 / 16), (0, 1 
 HEAT = (16.0, 256.0)  # the highest temperature: at least, and at most
 REACH = 0.02  # … and between these enough to spread over this share of 1/γ in every direction
 
-Run = Callable[..., Trace]
-
 
 def cool(
     posterior: LocalPosterior,
@@ -34,7 +32,7 @@ def cool(
     seeds: Sequence[int],
     progress: bool,
     keeper: Keeper,
-    run: Run,
+    stacks: Stacks,
 ) -> Trace:
     """Companion chains: heated, cooled in stages, then sampled at the posterior's own temperature.
 
@@ -46,7 +44,7 @@ def cool(
     for stage, (power, share) in enumerate(COOLING[kept["stages"] :], start=kept["stages"] + 1):
         temperature, before = hot**power, trace
         steps = max(1, round(schedule.num_steps * share))
-        trace = run(
+        trace = stacks.run(
             replace(posterior, nbeta=posterior.nbeta / temperature),
             COMPANIONS,
             recipe(
@@ -54,7 +52,14 @@ def cool(
                 temperature=temperature,
                 check_period=CHECK_PERIOD if temperature == 1 else None,
             ),
-            replace(schedule, num_steps=steps, distances=False, coordinates=0, observe=None),
+            replace(
+                schedule,
+                num_steps=steps,
+                distances=False,
+                coordinates=0,
+                observe=None,
+                ends=stage < len(COOLING),
+            ),
             [Stream(seed, chain, stage) for seed in seeds for chain in range(COMPANIONS)],
             start=before and before.last,
             label=f"from above, {temperature:.3g}×" if progress else None,
@@ -65,8 +70,6 @@ def cool(
             trace = trace._replace(
                 seconds=trace.seconds + before.seconds, gradients=trace.gradients + before.gradients
             )
-        if stage == len(COOLING):
-            trace = trace._replace(last={})  # not needed any more, and as large as the stack
         keeper.keep("cooled", {"stages": stage, "trace": trace._asdict()})
     assert trace is not None
     return trace

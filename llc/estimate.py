@@ -5,37 +5,22 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from math import nan
-from typing import Any
 
 from llc.calibrate import calibrate
 from llc.checkpoints import Keeper
-from llc.companions import CHECK_PERIOD, Run, cool, hottest
+from llc.companions import CHECK_PERIOD, cool, hottest
 from llc.config import SamplerConfig, SGLDConfig
 from llc.diagnostics import Estimate, summarise_stack
 from llc.models.base import StackedLoss
 from llc.params import Params, select, stack, unstack
 from llc.posterior import LocalPosterior
 from llc.samplers.choose import choose
-from llc.sampling import Build, Observe, Schedule, sample
+from llc.sampling import Observe, OneStack, Schedule, Stacks
 from llc.streams import Stream
 from llc.trace import Trace
 
 SGLD = SamplerConfig()
-
-
-def in_one_stack(
-    posterior: LocalPosterior,
-    chains: int,
-    build: Build,
-    schedule: Schedule,
-    streams: Sequence[Stream],
-    **rest: Any,
-) -> Trace:
-    """Runs `chains` chains from each centre of `posterior` as `llc.sampling.sample` does.
-
-    Others with the same signature may cut the chains up: no chain's result depends on that.
-    """
-    return sample(posterior.repeat(chains), build, schedule, streams, **rest)
+ONE_STACK = OneStack()
 
 
 def estimate_one(
@@ -103,7 +88,7 @@ def estimate_stack(
     companions: bool = True,
     progress: bool = False,
     keeper: Keeper | None = None,
-    run: Run = in_one_stack,
+    stacks: Stacks = ONE_STACK,
     observe: Observe | None = None,
 ) -> list[Estimate]:
     """`estimate_one` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
@@ -112,7 +97,7 @@ def estimate_stack(
     estimates equal those made one at a time with the same seeds, to rounding. With ε = 'auto' each
     centre has an ε of its own, and neighbours that agree on it are sampled together. metric: the
     diagonal G of each centre's SGLD, leaves that broadcast to (S, *shape): w moves by
-    −(ε/2) G ∇U + √(εG) ξ. run: runs the chains (but those that look for ε). observe: traces (C, M)
+    −(ε/2) G ∇U + √(εG) ξ. stacks: where chains run, and how many at once. observe: traces (C, M)
     numbers of the chains' leaves (C, *shape) at every draw (not of the companions).
     Raises: ValueError for a centre that is not finite, unless there is one seed a centre, or for a
         metric with another sampler or with ε = 'auto'.
@@ -142,7 +127,7 @@ def estimate_stack(
         coordinates=coordinates,
         companions=companions,
         progress=progress,
-        run=run,
+        stacks=stacks,
         observe=observe,
     )
     config = sampler_config.applied(sgld_config, loss.num_examples)
@@ -159,6 +144,7 @@ def estimate_stack(
             sampler_config=sampler_config,
             seed=seed,
             keeper=keeper.part(f"calibration {i}"),
+            stacks=stacks,
         )
         for i, seed in enumerate(seeds)
     ]
@@ -206,7 +192,7 @@ def _sampled(
     companions: bool,
     progress: bool,
     keeper: Keeper,
-    run: Run,
+    stacks: Stacks,
     observe: Observe | None,
 ) -> list[Estimate]:
     """The estimate at each centre, all with the ε of `config`."""
@@ -220,13 +206,14 @@ def _sampled(
         distances=distances,
         coordinates=coordinates,
         observe=observe,
+        ends=False,
     )
     posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, metric=metric)
     kept = keeper.kept("chains")
     trace = (
         Trace(**kept)
         if kept
-        else run(
+        else stacks.run(
             posterior,
             config.num_chains,
             recipe(steps=config.num_steps, check_period=CHECK_PERIOD),
@@ -234,7 +221,7 @@ def _sampled(
             [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
             label="chains from w*" if progress else None,
             keeper=keeper,
-        )._replace(last={})  # not needed any more, and as large as the stack
+        )
     )
     keeper.keep("chains", trace._asdict())
     cooled = None
@@ -247,6 +234,6 @@ def _sampled(
             seeds,
             progress,
             keeper,
-            run,
+            stacks,
         )
     return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.step_size, cooled)

@@ -6,6 +6,7 @@ operation on the flat buffer, and a batched matrix product can write straight in
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from math import prod
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -67,10 +68,23 @@ class Layout:
         flat = torch.cat([params[name].reshape(-1) for name in self.shapes])
         return self.stack(flat)
 
-    def sums(self, flat: Tensor) -> Tensor:
-        """(C,) the sum over each set's numbers, in float64."""
-        leaves = self.views(flat).values()
-        return torch.stack([leaf.flatten(1).sum(1, dtype=torch.float64) for leaf in leaves]).sum(0)
+    def packed(self, params: Params) -> Stack:
+        """`params`, leaves (C, *shape), in one buffer: their own where they lie so, else a copy."""
+        leaves = [params[name] for name in self.shapes]
+        storage = leaves[0].untyped_storage().data_ptr()
+        place = begin = leaves[0].storage_offset()
+        for leaf in leaves:
+            together = leaf.untyped_storage().data_ptr() == storage
+            if not (together and leaf.is_contiguous() and leaf.storage_offset() == place):
+                return self.pack(params)
+            place += leaf.numel()
+        return self.stack(leaves[0].as_strided((self.total,), (1,), begin))
+
+    def sums(self, *factors: Tensor) -> Tensor:
+        """(C,) the sum over each set's numbers, in float64; of several buffers' products."""
+        parts = zip(*(self.views(flat).values() for flat in factors), strict=True)
+        products = (reduce(torch.mul, leaves).flatten(1) for leaves in parts)
+        return torch.stack([leaf.sum(1, dtype=torch.float64) for leaf in products]).sum(0)
 
     def coordinates(self, count: int) -> Tensor:
         """(C, P) where P of each set's numbers lie: `count` of them, evenly spread, or all."""
@@ -91,18 +105,36 @@ class Layout:
             torch.where(mask, one, other, out=one)
         return yes
 
-    def scatter(self, rows: Tensor, out: Tensor, shift: Tensor | None, scale: float) -> None:
-        """out ← shift + scale·rows, from chain-major rows (C, K, ≥ size) to out (K, total)."""
-        offset = 0
+    def scatter(
+        self,
+        rows: Tensor,
+        out: Tensor,
+        shift: Tensor | None,
+        scale: float,
+        pull: float = 1.0,
+        chains: slice = slice(None),
+        first: int = 0,
+    ) -> None:
+        """out ← pull·shift + scale·rows, from chain-major rows (C, K, ≥ size) to out (K, total).
+
+        shift: flat, of C sets, or of one that they share. rows: those of `chains`, from their
+        number `first` on; the rest of `out` stays.
+        """
+        offset, last = 0, first + rows.shape[2]
+        sets = 1 if shift is None else len(shift) // self.size
         for name, start, length in self._spans():
             width = prod(self.shapes[name])
-            source = rows[:, :, offset : offset + width].transpose(0, 1)
-            target = out.narrow(1, start, length).view(-1, self.chains, width)
-            if shift is None:
-                torch.mul(source, scale, out=target)
-            else:
-                base = shift.narrow(0, start, length).view(1, self.chains, width)
-                torch.add(base, source, alpha=scale, out=target)
+            span = slice(max(first - offset, 0), min(last - offset, width))
+            if span.start < span.stop:
+                source = rows[:, :, offset + span.start - first : offset + span.stop - first]
+                source = source.transpose(0, 1)
+                target = out.narrow(1, start, length).view(-1, self.chains, width)[:, chains, span]
+                if shift is None:
+                    torch.mul(source, scale, out=target)
+                else:
+                    base = shift.narrow(0, sets * offset, sets * width).view(1, sets, width)
+                    base = base[:, chains if sets > 1 else slice(None), span]
+                    torch.add(base * pull, source, alpha=scale, out=target)
             offset += width
 
 

@@ -29,7 +29,7 @@ class LocalPosterior:
     """U around the centre of each chain; γ and nβ are shared by the chains."""
 
     loss: StackedLoss
-    centre: Stack  # w*, leaves (C, *shape)
+    anchor: Stack  # w*, leaves (C, *shape), or (1, *shape) where all chains have the same
     layout: Layout
     nbeta: float
     gamma: float
@@ -53,12 +53,13 @@ class LocalPosterior:
         """`chains` chains around each of S centres, leaves (S, *shape): C = S·chains.
 
         What differs between centres in `loss` and `metric` has S entries too. Each centre is
-        evaluated once, however many chains start there.
+        evaluated once, however many chains start there. Centres that lie in one buffer are not
+        copied: they must not change.
         """
         centres = {name: leaf.detach() for name, leaf in centres.items()}
         reference, full = loss.reference(centres), loss.full_data(centres)
         layout = Layout(loss.shapes, len(full))
-        own = cls(loss, layout.pack(centres), layout, nbeta, gamma, reference, full, metric)
+        own = cls(loss, layout.packed(centres), layout, nbeta, gamma, reference, full, metric)
         return own.repeat(chains)
 
     def repeat(self, times: int) -> "LocalPosterior":
@@ -71,7 +72,7 @@ class LocalPosterior:
         return replace(
             self,
             loss=self.loss.repeat(times),
-            centre=layout.pack(repeat(self.centre.leaves, times)),
+            anchor=self.anchor if self._shared else layout.pack(repeat(self.anchor.leaves, times)),
             layout=layout,
             reference=reference.repeat_interleave(times, 0) if len(reference) > 1 else reference,
             centre_loss=full,
@@ -82,20 +83,37 @@ class LocalPosterior:
     def chains(self) -> int:
         return self.layout.chains
 
+    @property
+    def centre(self) -> Stack:
+        """w* of every chain, leaves (C, *shape): a copy for each where they share it."""
+        if len(self.anchor.flat) == self.layout.total:
+            return self.anchor
+        return self.layout.pack(repeat(self.anchor.leaves, self.chains))
+
+    @property
+    def _shared(self) -> bool:
+        return len(self.anchor.flat) == self.layout.size
+
     def block(self, steps: int) -> LossBlock:
         """Room for the minibatches of `steps` steps."""
-        return self.loss.block(self.centre.leaves, self.reference, steps)
+        like = {
+            name: leaf.expand(self.chains, *leaf.shape[1:])
+            for name, leaf in self.anchor.leaves.items()
+        }
+        return self.loss.block(like, self.reference, steps)
 
     def select(self, index: slice) -> "LocalPosterior":
         """The posterior of a part of the chains."""
         full = self.centre_loss[index]
         layout = Layout(self.loss.shapes, len(full))
-        centre = layout.pack(select(self.centre.leaves, index))
+        anchor = self.anchor
+        if not self._shared:
+            anchor = layout.pack(select(anchor.leaves, index))
         reference = self.reference[index] if len(self.reference) > 1 else self.reference
         return replace(
             self,
             loss=self.loss.select(index),
-            centre=centre,
+            anchor=anchor,
             layout=layout,
             reference=reference,
             centre_loss=full,
@@ -104,11 +122,14 @@ class LocalPosterior:
 
     def evaluate(self, batches: LossBlock, step: int, weights: Stack) -> Evaluation:
         """U and ∇U at `weights` on batch `step` of a loaded block."""
-        grad = self.layout.stack(torch.sub(weights.flat, self.centre.flat).mul_(self.gamma))
+        grad = self.layout.stack(torch.empty_like(weights.flat))
+        for name, leaf in grad.leaves.items():
+            torch.sub(weights.leaves[name], self.anchor.leaves[name], out=leaf)
+        grad.flat.mul_(self.gamma)
         batches.add_gradient(step, weights.leaves, grad.leaves, self.nbeta)
         here = slice(step, step + 1)
         loss, baseline = batches.losses(here)[0], batches.baselines(here)[0]
-        pull = squared_distance(weights.leaves, self.centre.leaves)
+        pull = squared_distance(weights.leaves, self.anchor.leaves)
         return Evaluation(loss, baseline, self.nbeta * loss + self.gamma / 2 * pull, grad)
 
 

@@ -24,6 +24,7 @@ PURPOSES = (
     "uniforms",
 )
 ALIGNMENT = 16  # torch fills normals on the CPU in groups of 16; rows of that length never straddle
+PART = 2**19  # normals at once of a single step, where one chain's are not more; whole groups
 
 
 class Stream(NamedTuple):
@@ -94,19 +95,45 @@ class UniformSource(Generators):
         return torch.stack(rows, dim=1)
 
 
+class Normals(NamedTuple):
+    """Standard normals of some chains, from their number `first` on."""
+
+    chains: slice
+    first: int
+    rows: Tensor  # (chains, steps, numbers)
+
+
 class NormalSource(Generators):
-    """Standard normals for K steps of each chain, from that chain's own generator."""
+    """Standard normals for K steps of each chain, from that chain's own generator.
+
+    Of a single step they come in parts, so that the room for them does not grow with the model.
+    """
 
     def __init__(self, streams: Sequence[Stream], size: int, steps: int, like: Tensor) -> None:
         super().__init__(streams, "noise", like.device)
-        width = -(-size // ALIGNMENT) * ALIGNMENT
-        self.rows = like.new_empty(len(streams), steps, width)
+        self.width, chains = -(-size // ALIGNMENT) * ALIGNMENT, len(streams)
+        if steps == 1:
+            chains = min(chains, max(1, PART // self.width))
+        numbers = self.width if steps > 1 else min(self.width, PART)
+        self.rows = like.new_empty(chains, steps, numbers)
+
+    def parts(self, steps: int) -> Iterator[Normals]:
+        """All of them, part by part, each valid until the next."""
+        group, _, numbers = self.rows.shape
+        for begin in range(0, len(self.generators), group):
+            sources = self.generators[begin : begin + group]
+            for first in range(0, self.width, numbers):
+                rows = self.rows[: len(sources), :steps, : self.width - first]
+                for row, source in zip(rows, sources, strict=True):
+                    row.normal_(generator=source)
+                yield Normals(slice(begin, begin + len(sources)), first, rows)
 
     def draw(self, steps: int) -> Tensor:
-        """(C, steps, ≥ size), valid until the next call."""
-        for row, source in zip(self.rows, self.generators, strict=True):
-            row[:steps].normal_(generator=source)
-        return self.rows[:, :steps]
+        """(C, steps, ≥ size), a copy."""
+        whole = self.rows.new_empty(len(self.generators), steps, self.width)
+        for chains, first, rows in self.parts(steps):
+            whole[chains, :, first : first + rows.shape[2]] = rows
+        return whole
 
 
 class ShuffledBatches:

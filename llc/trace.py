@@ -32,7 +32,7 @@ class Trace(NamedTuple):
     step_size: Tensor  # (C, A) of the transition
     diverged_at: Tensor  # (C,) step of the first non-finite or runaway draw, −1 where there is none
     centre_loss: Tensor  # (C,) L_n(w*) over all data, float64
-    last: Params  # leaves (C, *shape): where the chains ended, on their device
+    last: Params  # leaves (C, *shape): where the chains ended, on their device; or empty
     chain_steps: int  # taken, over all chains
     gradients: float  # full-data-equivalent gradients, over all chains
     seconds: float
@@ -99,9 +99,10 @@ class Recorder:
         coordinates: int = 0,
         warm_up: int = 0,
         observe: Callable[[Params], Tensor] | None = None,
+        ends: bool = True,
     ) -> None:
         self.posterior, self.thin, self.full_data = posterior, thin, full_data
-        like, chains = posterior.centre.flat, posterior.chains
+        like, chains = posterior.anchor.flat, posterior.chains
         self.steps = torch.arange(0, num_steps, thin)
         draws = len(self.steps)
         self.loss = like.new_full((draws, chains), torch.nan)
@@ -117,7 +118,8 @@ class Recorder:
         self.looks = like.new_empty(0, len(Check._fields), chains, dtype=torch.float64)
         self.diverged_at = torch.full((chains,), -1, device=like.device)
         self.centre_loss = posterior.centre_loss
-        self.last = posterior.centre
+        self.last: Stack | None = None  # where the chains are, after the first block
+        self.ends = ends
         self.done = self.checked = 0  # steps recorded, draws looked at
         self.gradients = 0.0  # evaluated, over all chains
         self.warm_up, self.began = warm_up, perf_counter()
@@ -139,7 +141,7 @@ class Recorder:
         else:
             self.loss[rows], self.baseline[rows] = info.loss[picked], info.baseline[picked]
         if self.distance is not None:
-            layout, centre = self.posterior.layout, self.posterior.centre.leaves
+            layout, centre = self.posterior.layout, self.posterior.anchor.leaves
             here = squared_distance(start.leaves, centre).unsqueeze(0)
             after = squared_distance(layout.views(block.flat[:-1]), centre)
             self.distance[rows] = torch.cat([here, after])[picked].sqrt_()
@@ -245,7 +247,7 @@ class Recorder:
             },
             diverged_at=dead_from,
             centre_loss=self.centre_loss.cpu(),
-            last={name: leaf.clone() for name, leaf in self.last.leaves.items()},
+            last=dict(self.last.leaves) if self.ends and self.last is not None else {},
             chain_steps=chain_steps,
             gradients=full_data_equivalents(self.gradients, batch_size, num_data),
             seconds=0.0,  # set by whoever times the whole

@@ -126,14 +126,14 @@ def test_a_group_that_has_diverged_rests_while_others_go_on(tmp_path, monkeypatc
 
 def test_what_was_recorded_comes_back_to_the_device_of_the_chains():
     posterior = SimpleNamespace(
-        centre=SimpleNamespace(flat=torch.empty(2, device="meta")), chains=2, centre_loss=None
+        anchor=SimpleNamespace(flat=torch.empty(2, device="meta")), chains=2, centre_loss=None
     )
     recorder = Recorder(posterior, 9, 1, False, True)
     state = {  # as read from a file: on the CPU
         name: torch.zeros(value.shape) if isinstance(value, torch.Tensor) else value
         for name, value in recorder.state().items()
     }
-    recorder.restore(state, posterior.centre)
+    recorder.restore(state, posterior.anchor)
     restored = [recorder.loss, recorder.distance, recorder.diverged_at, recorder.looks]
     assert {value.device.type for value in restored} == {"meta"}
 

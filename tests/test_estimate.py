@@ -17,6 +17,7 @@ from oracles import (
 
 import llc.companions
 import llc.estimate
+import llc.sampling.stacks
 from llc.config import SGLDConfig
 from llc.data import make_inputs, make_teacher
 from llc.diagnostics import ess, excess
@@ -186,7 +187,7 @@ def test_companions_are_heated_and_cooled_and_go_on_where_they_were(monkeypatch)
         calls.append((posterior.nbeta, noise, schedule.num_steps, streams, start, trace.last))
         return trace
 
-    monkeypatch.setattr(llc.estimate, "sample", spy)
+    monkeypatch.setattr(llc.sampling.stacks, "sample", spy)
     estimate_one(quadratic_loss([1.0]), at_zero(1), nbeta=16.0, sgld_config=config(epsilon=1e-3))
     # ε·steps/4·γ = 1e-3·1000/4·γ is far beyond REACH/16, so that the least heat is enough.
     heats = [1, 16, 8, 4, 2, 1]

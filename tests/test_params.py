@@ -66,6 +66,36 @@ def test_scatter_moves_chain_major_rows_into_every_leaf(shifted):
             torch.testing.assert_close(got, 0.5 * rows[c, k, : layout.size], rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("sets", [1, 3])
+def test_rows_may_come_part_by_part_around_shared_or_own_sets(sets):
+    chains, steps = 3, 2
+    layout = Layout(SHAPES, chains)
+    rows, shift = normals(chains, steps, layout.size), normals(sets * layout.size, seed=9)
+    whole, parts = torch.zeros(2, steps, layout.total, dtype=torch.float64)
+    same = Layout(SHAPES, sets).views(shift)
+    own = layout.pack({name: leaf.expand(chains, *leaf.shape[1:]) for name, leaf in same.items()})
+    layout.scatter(rows, whole, 0.3 * own.flat, 0.5)
+    for group in (slice(0, 2), slice(2, 3)):
+        for first in range(0, layout.size, 4):
+            few = rows[group, :, first : first + 4]
+            layout.scatter(few, parts, shift, 0.5, 0.3, group, first)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-15)
+
+
+def test_a_stack_that_lies_in_one_buffer_is_not_copied():
+    layout = Layout(SHAPES, 1)
+    own = layout.pack(some_params(1))
+    assert layout.packed(own.leaves).flat.data_ptr() == own.flat.data_ptr()
+    views = {name: leaf[0][None] for name, leaf in own.leaves.items()}
+    assert torch.equal(layout.packed(views).flat, own.flat)
+    assert layout.packed(views).flat.data_ptr() == own.flat.data_ptr()
+    parted = some_params(1)
+    turned = dict(reversed(own.leaves.items()))
+    for params in (parted, {**own.leaves, "b": own.leaves["b"].clone()}, turned):
+        assert torch.equal(layout.packed(params).flat, layout.pack(params).flat)
+    assert layout.packed(parted).flat.data_ptr() != next(iter(parted.values())).data_ptr()
+
+
 def test_stack_unstack_select_repeat():
     sets = [unstack(some_params(4), i) for i in range(4)]
     whole = stack(sets)

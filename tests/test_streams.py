@@ -49,6 +49,17 @@ def test_normals_do_not_depend_on_block_lengths_or_on_the_stack(size, dtype):
     assert not torch.equal(whole[0, :, :size], whole[1, :, :size])
 
 
+@pytest.mark.parametrize("size", [100, 1001])
+def test_normals_of_a_step_in_parts_are_the_same(size, monkeypatch):
+    streams = [Stream(5, chain) for chain in range(3)]
+    whole = NormalSource(streams, size, 4, torch.empty(0)).draw(4)
+    monkeypatch.setattr("llc.streams.PART", 256)
+    cut = NormalSource(streams, size, 1, torch.empty(0))
+    assert cut.rows.numel() <= 256
+    pieces = torch.cat([cut.draw(1) for _ in range(4)], dim=1)
+    assert torch.equal(whole[..., :size], pieces[..., :size])
+
+
 def test_normals_are_standard_normal():
     draws = NormalSource([Stream(1)], 1000, 100, torch.empty(0)).draw(100)[..., :1000].double()
     n = draws.numel()

@@ -36,12 +36,14 @@ from llc.checkpoints import Keeper
 from llc.config import SamplerConfig, SGLDConfig
 from llc.config.search import CHECKS, CLIMB, search_plan
 from llc.models.base import StackedLoss
-from llc.params import Params, stack
+from llc.params import Params
 from llc.posterior import LocalPosterior
+from llc.sampling import OneStack, Stacks
 
 __all__ = ["Calibration", "Look", "calibrate"]
 
 SGLD = SamplerConfig()
+ONE_STACK = OneStack()
 FIRST = 0.01  # the first ε times the largest curvature of U
 ROUND = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 
@@ -80,24 +82,27 @@ def calibrate(
     sampler_config: SamplerConfig = SGLD,
     seed: int = 0,
     keeper: Keeper | None = None,
+    stacks: Stacks = ONE_STACK,
 ) -> Calibration:
     """Find ε for a run around w* = `centre`, leaves (*shape).
 
     sgld_config: the run: γ, its length, chains and batches; its ε is not read. sampler_config: what
     samples. seed: names random streams that the run does not use. keeper: ends the search when
-    asked to; the same search started again goes on, or ends with the same ε.
+    asked to; the same search started again goes on, or ends with the same ε. stacks: where chains
+    run, and how many at once.
     Raises: ConfigError for a run too short for a search, ValueError for a sampler that has no ε.
     """
     if not sampler_config.moves_by_epsilon:
         raise ValueError(f"sampler {sampler_config.name!r}: finds its own step size")
     config = sampler_config.applied(sgld_config, loss.num_examples)
     plan = search_plan(sampler_config, config, loss.num_examples)
-    posterior = LocalPosterior.around(loss, stack([centre]), nbeta, config.gamma, config.num_chains)
+    centres = {name: leaf.unsqueeze(0) for name, leaf in centre.items()}
+    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma)
     keeper = keeper or Keeper()
     if kept := keeper.kept("found"):
         return Calibration.of(kept)
     started = perf_counter()
-    search = Search(posterior, sampler_config, config, plan, seed, keeper)
+    search = Search(posterior, sampler_config, config, plan, seed, keeper, stacks)
     epsilon = FIRST / search.steepness()
     for _ in range(CLIMB):
         epsilon *= search.factor(search.look("climb", epsilon))

@@ -1,6 +1,7 @@
 """Climbing to a step size, look by look."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -23,7 +24,7 @@ from llc.params import Params
 from llc.posterior import LocalPosterior
 from llc.samplers.choose import choose
 from llc.samplers.mala import TARGET, mala
-from llc.sampling import Schedule, sample
+from llc.sampling import Schedule, Stacks
 from llc.streams import NormalSource, ShuffledBatches, Stream
 
 BIAS, MAX_BIAS = 0.01, 0.02  # share of λ̂: aimed at, and let pass by a check
@@ -34,6 +35,7 @@ ACCEPTANCE, MIN_ACCEPTANCE = 0.93, 0.9
 MIN_MALA_ACCEPTANCE = 0.45
 LOST = 0.5  # acceptance below which a look's end is no place to go on from
 GROWTH, SHRINKAGE, RETREAT = 3.0, 1 / 8, 1 / 10  # of ε from look to look; after a divergence
+LARGE = 10**6  # parameters above which MALA's float64 copies are more than a look is worth
 PHASE = 100  # of the random streams: that of the probes; the looks' come after it
 
 
@@ -48,8 +50,10 @@ class Search:
         plan: SearchPlan,
         seed: int,
         keeper: Keeper,
+        stacks: Stacks,
     ) -> None:
         self.posterior, self.config, self.plan, self.keeper = posterior, config, plan, keeper
+        self.stacks, self.chains = stacks, config.num_chains
         # SGNHT measures no bias; SGHMC moves as it does, but has minibatch noise to pay for.
         instead = sampler.name == "sgnht"
         self.sampler = SamplerConfig("sghmc", friction=sampler.friction) if instead else sampler
@@ -58,51 +62,30 @@ class Search:
         lasting = 1 - (sampler.friction or FRICTION)
         self.memory = lasting ** (2 * PERIOD) if self.by_velocity else 0.0
         self.seed = seed
+        self.exact = plan.full_data and posterior.layout.size <= LARGE
         self.looks: list[Look] = []
         self.where: Params | None = None  # where the last look of the climb that went well ended
         share = config.batch_size / posterior.loss.num_examples
-        self.gradients = PROBES * posterior.chains * share
+        self.gradients = PROBES * self.chains * share
 
     def streams(self, phase: int) -> list[Stream]:
-        return [Stream(self.seed, chain, PHASE + phase) for chain in range(self.posterior.chains)]
+        return [Stream(self.seed, chain, PHASE + phase) for chain in range(self.chains)]
 
-    @torch.no_grad()
     def steepness(self) -> float:
-        """About the largest curvature a of U_B over the chains, at a distance 1/√a from w*.
-
-        Power iteration with differences of gradients. The distance is found on the way, each turn
-        halving the error of its logarithm: at w* itself a singular loss may be flat.
-        """
-        posterior, layout, streams = self.posterior, self.posterior.layout, self.streams(0)
-        centre, examples = posterior.centre.flat, posterior.loss.num_examples
-        batches, indices = posterior.block(1), None
-        if self.config.batch_size < examples:
-            batch = ShuffledBatches(streams, examples, self.config.batch_size, centre.device)
-            indices = batch.draw(1)
-        batches.load(1, indices)
-
-        def slope(at: Tensor) -> Tensor:
-            return posterior.evaluate(batches, 0, layout.stack(at.to(centre))).grad.flat.double()
-
-        rows = NormalSource(streams, layout.size, 1, centre).draw(1)
-        vector = torch.empty_like(centre)[None]
-        layout.scatter(rows, vector, None, 1.0)
-        vector, at_centre = vector[0].double(), slope(centre)
-        distance = torch.full_like(layout.sums(vector), max(posterior.gamma, 1.0) ** -0.5)
-        curvature = distance**-2
-        for _ in range(PROBES - 1):
-            length = layout.sums(vector.square()).sqrt()
-            scale = layout.spread(distance / length, torch.empty_like(vector))
-            vector = slope(centre + scale * vector) - at_centre
-            curvature = layout.sums(vector.square()).sqrt() / distance
-            distance = (distance / curvature.sqrt()).sqrt()
-        return float(curvature.max())
+        """About the largest curvature a of U_B over the chains, at a distance 1/√a from w*."""
+        streams = self.streams(0)
+        found = [
+            steepest(self.posterior.repeat(group.stop - group.start), streams[group], self.config)
+            for group in self.stacks.groups(self.chains)
+        ]
+        return float(torch.cat(found).max())
 
     def look(self, stage: str, epsilon: float) -> Look:
         """A short run from `where`."""
         config, steps, turn = self.config, self.plan.steps, len(self.looks) + 1
-        trace = sample(
+        trace = self.stacks.run(
             self.posterior,
+            self.chains,
             choose(
                 self.sampler, replace(config, epsilon=epsilon), steps=steps, check_period=PERIOD
             ),
@@ -117,8 +100,8 @@ class Search:
         acceptance = trace.acceptance[:, trace.checked_steps >= steps // 2]
         self.gradients += trace.gradients * (1 + 2 / PERIOD)
         if self.sampler.name in ("sgld_cv", "mala"):
-            self.gradients += self.posterior.chains
-        if self.plan.full_data and not (trace.diverged_at >= 0).any():
+            self.gradients += self.chains
+        if self.exact and not (trace.diverged_at >= 0).any():
             acceptance = self.of_all_data(trace.last, epsilon, turn)
         look = seen(trace, stage, epsilon, acceptance, self.posterior, self.memory)
         self.looks.append(look)
@@ -129,14 +112,15 @@ class Search:
 
     def of_all_data(self, start: Params, epsilon: float, turn: int) -> Tensor:
         """The acceptance of a few steps of MALA, (C, steps)."""
-        trace = sample(
+        trace = self.stacks.run(
             self.posterior,
+            self.chains,
             lambda posterior: mala(posterior, epsilon),
-            Schedule(MALA_STEPS, self.posterior.loss.num_examples),
+            Schedule(MALA_STEPS, self.posterior.loss.num_examples, ends=False),
             self.streams(turn + CLIMB + CHECKS),
             start=start,
         )
-        self.gradients += trace.gradients + self.posterior.chains
+        self.gradients += trace.gradients + self.chains
         return trace.acceptance
 
     def share(self, epsilon: float, errors: float = UP) -> float:
@@ -191,3 +175,34 @@ def acceptance_factor(acceptance: float, target: float) -> float:
         -NormalDist().inv_cdf(min(max(p, 1e-9), 1 - 1e-9) / 2) for p in (acceptance, target)
     )
     return float((wanted / x) ** (2 / 3))
+
+
+@torch.no_grad()
+def steepest(posterior: LocalPosterior, streams: Sequence[Stream], config: SGLDConfig) -> Tensor:
+    """(C,) about the largest curvature a of each chain's U_B, at a distance 1/√a from w*.
+
+    Power iteration with differences of gradients. The distance is found on the way, each turn
+    halving the error of its logarithm: at w* itself a singular loss may be flat.
+    """
+    layout, anchor = posterior.layout, posterior.anchor
+    examples, batches, indices = posterior.loss.num_examples, posterior.block(1), None
+    if config.batch_size < examples:
+        batch = ShuffledBatches(streams, examples, config.batch_size, anchor.flat.device)
+        indices = batch.draw(1)
+    batches.load(1, indices)
+    vector = layout.stack(anchor.flat.new_empty(layout.total))
+    for chains, first, rows in NormalSource(streams, layout.size, 1, anchor.flat).parts(1):
+        layout.scatter(rows, vector.flat[None], None, 1.0, chains=chains, first=first)
+    at_centre = posterior.evaluate(batches, 0, posterior.centre).grad.flat
+    distance = torch.full_like(posterior.centre_loss, max(posterior.gamma, 1.0) ** -0.5)
+    curvature = distance**-2
+    for _ in range(PROBES - 1):
+        length = layout.sums(vector.flat, vector.flat).sqrt()
+        for name, leaf in vector.leaves.items():
+            scale = (distance / length).to(leaf).view(-1, *[1] * (leaf.dim() - 1))
+            leaf.mul_(scale).add_(anchor.leaves[name])
+        vector = posterior.evaluate(batches, 0, vector).grad
+        vector.flat.sub_(at_centre)
+        curvature = layout.sums(vector.flat, vector.flat).sqrt() / distance
+        distance = (distance / curvature.sqrt()).sqrt()
+    return curvature

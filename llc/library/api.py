@@ -19,7 +19,7 @@ from llc.library.result import LLCEstimate, result_of
 from llc.library.settings import Settings, default_draws
 from llc.library.stacked import LibraryLoss
 from llc.library.tokens import next_token_loss, token_losses
-from llc.params import count, stack
+from llc.params import count
 
 HALF = (torch.float16, torch.bfloat16)
 MEAN_NOTE = "mean-reduced loss: baseline not shared"
@@ -135,14 +135,14 @@ def estimate_llc(
         )
     estimate = estimate_stack(
         bound,
-        stack([bound.centre]),
+        bound.centre,
         nbeta=settings.nbeta_for(bound.num_examples),
         sgld_config=sgld,
         sampler_config=sampler_config,
         seeds=[settings.seed],
         companions=companions,
         progress=progress,
-        run=stacks.run,
+        stacks=stacks,
         observe=observed,
     )[0]
     return result_of(

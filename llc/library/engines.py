@@ -70,6 +70,7 @@ class Plain:
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
             torch._foreach_add_(total, free, alpha=scale)
             values.append(loss.detach())
+            del grads, free  # before the next chain's come
         return torch.stack(values)
 
     def _by_chain(self, params: Params) -> list[Chain]:

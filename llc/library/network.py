@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from llc.library.selection import Free, select_free
-from llc.params import Params, Shapes
+from llc.params import Layout, Params, Shapes
 
 ALIKE = 1e-3  # relative difference that rounding does not explain
 HOOKS = (
@@ -42,15 +42,33 @@ class Network:
         }
 
     def centre(self) -> Params:
-        """w*: the free coordinates as they are, leaves (*shape)."""
+        """w*: the free coordinates as they are, leaves (1, *shape) of one buffer.
+
+        Parameters that are free as a whole become views of it, so that w* is held once.
+        """
         leaves = dict(self.module.named_parameters())
-        return {
-            name: gather(leaves[name].detach(), index).clone() for name, index in self.free.items()
+        free = {
+            name: gather(leaves[name].detach(), index).unsqueeze(0)
+            for name, index in self.free.items()
         }
+        centre = Layout(self.shapes, 1).pack(free).leaves
+        for name, index in self.free.items():
+            if index is None:
+                leaves[name].data = centre[name][0]
+        return centre
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Network":
-        """A copy elsewhere, its floating-point numbers in that precision."""
-        module = deepcopy(self.module).to(device=device, dtype=dtype)
+        """The same network elsewhere, its floating-point numbers in that precision.
+
+        It is a copy but for parameters that are there already: no engine writes into them, except
+        where only some of their entries are free.
+        """
+        shared = {
+            id(leaf): nn.Parameter(leaf.detach(), leaf.requires_grad)
+            for name, leaf in self.module.named_parameters()
+            if self.free.get(name) is None and type(leaf) is nn.Parameter
+        }
+        module = deepcopy(self.module, shared).to(device=device, dtype=dtype)
         free = {name: None if i is None else i.to(device) for name, i in self.free.items()}
         return Network(module, free)
 

@@ -22,6 +22,8 @@ from llc.sampling.threads import intra_op_threads, pool
 from llc.streams import Stream
 from llc.trace import Trace, join
 
+CPU = torch.device("cpu")
+
 
 class Places:
     """Runs chains around one w* on several devices, at most `chains_per_stack` at once on each."""
@@ -51,15 +53,21 @@ class Places:
         keeper: Keeper | None = None,
         name: str = "chains",
     ) -> Trace:
-        """As `llc.estimate.in_one_stack`; only a single stack is kept by the keeper."""
+        """As `llc.sampling.Stacks` has it; only a single stack is kept by the keeper.
+
+        The ends of several stacks are parked on the CPU.
+        """
         groups = self.groups(chains)
-        home = posterior.centre.flat.device
+        home = posterior.anchor.flat.device
         if len(groups) == 1 and self.devices[0] == home:
             own = posterior.repeat(chains)
             return sample(
                 own, build, schedule, streams, start=start, label=label, keeper=keeper, name=name
             )
         started = perf_counter()
+        shapes = posterior.layout.shapes if schedule.ends else {}
+        like = posterior.anchor.flat
+        ends = {name: like.new_empty(chains, *shape, device=CPU) for name, shape in shapes.items()}
 
         def work(turn: int) -> list[Trace]:
             device = self.devices[turn]
@@ -76,25 +84,32 @@ class Places:
                     start=place,
                     label=words or None,
                 )
-                traces.append(trace._replace(last=_to(trace.last, home)))
+                for name, leaf in ends.items():
+                    leaf[group] = trace.last[name]
+                traces.append(trace._replace(last={}))
+                del trace  # the stack, before there is another
             return traces
 
         workers = min(len(self.devices), len(groups))
+        parts = [work(0)] if workers == 1 else self._side_by_side(work, workers)
+        ordered = [parts[i % workers][i // workers] for i in range(len(groups))]
+        return join(ordered, perf_counter() - started)._replace(last=ends)
+
+    def _side_by_side(self, work: Callable[[int], list[Trace]], workers: int) -> list[list[Trace]]:
+        """Each device's stacks on a thread of their own."""
         threads = torch.get_num_threads()
         on_cpu = sum(device.type == "cpu" for device in self.devices[:workers])
         with (
             intra_op_threads(threads),
             pool(workers, max(1, threads // max(1, on_cpu))) as executor,
         ):
-            parts = list(executor.map(work, range(workers)))
-        ordered = [parts[i % workers][i // workers] for i in range(len(groups))]
-        return join(ordered, perf_counter() - started)
+            return list(executor.map(work, range(workers)))
 
     def _at(self, posterior: LocalPosterior, device: torch.device) -> LocalPosterior:
         """The same posterior on another device."""
         moved: dict[str, Any] = {
             "loss": self.losses[device],
-            "centre": posterior.layout.stack(posterior.centre.flat.to(device)),
+            "anchor": posterior.layout.stack(posterior.anchor.flat.to(device)),
             "reference": posterior.reference.to(device),
             "centre_loss": posterior.centre_loss.to(device),
         }

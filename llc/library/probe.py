@@ -12,7 +12,7 @@ from llc.library.engines import ENGINES
 from llc.library.losses import Loss, Objective
 from llc.library.network import ALIKE, Network, alike, tensors
 from llc.library.stacked import LibraryLoss
-from llc.params import Layout, repeat, stack
+from llc.params import Layout, repeat
 
 LOOKED_AT = 4  # examples
 TRIALS = 2  # timed gradients of each engine, after one that warms it up
@@ -50,7 +50,7 @@ def objective_of(network: Network, data: Examples, loss: Loss) -> Objective:
 def check_at_centre(loss: LibraryLoss) -> float:
     """L_n(w*); raises ValueError where it is not finite, naming an example."""
     try:
-        losses = loss.reference(stack([loss.centre]))[0]
+        losses = loss.reference(loss.centre)[0]
     except Exception as error:
         raise ValueError(f"model: fails on a batch of the data: {error}") from error
     bad = (~losses.isfinite()).nonzero().flatten()
@@ -93,10 +93,10 @@ def time_gradient(loss: LibraryLoss, engine: str, chains: int, batch_size: int) 
     """Seconds for a gradient of `chains` chains at w*, on the same batch."""
     own = loss.run_by(engine)
     layout = Layout(own.shapes, chains)
-    weights = layout.pack(repeat(stack([loss.centre]), chains))
+    weights = layout.pack(repeat(loss.centre, chains))
     out = layout.stack(torch.zeros_like(weights.flat))
     indices = torch.arange(batch_size, dtype=torch.int32, device=weights.flat.device)
-    block = own.block(weights.leaves, loss.reference(stack([loss.centre])), 1)
+    block = own.block(weights.leaves, loss.reference(loss.centre), 1)
     block.load(1, indices.expand(1, chains, -1) if batch_size < own.num_examples else None)
     seconds = []
     for _ in range(1 + TRIALS):

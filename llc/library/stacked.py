@@ -1,6 +1,7 @@
 """A user's model and data as `llc.models.base.StackedLoss`."""
 
 import threading
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class LibraryLoss:
 
         At the model's own w* they are computed once.
         """
-        if not all(torch.equal(centres[name], leaf[None]) for name, leaf in self.centre.items()):
+        if not all(torch.equal(centres[name], leaf) for name, leaf in self.centre.items()):
             return self._reference(centres)
         if self._at_centre is None:
             self._at_centre = self._reference(centres)
@@ -76,8 +77,8 @@ class LibraryLoss:
 
     def run_by(self, engine: str) -> "LibraryLoss":
         """The same loss on another engine."""
-        other = LibraryLoss(self.network, self.data, self.objective, self.at_once, engine)
-        other._at_centre = self._at_centre
+        other = copy(self)
+        other.engine, other._of_thread = engine, threading.local()
         return other
 
     def on(self, data: Examples) -> "LibraryLoss":

@@ -24,10 +24,16 @@ class Block(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """The law of the noise a block arrives with: shift + scale·ξ, ξ ~ N(0, I)."""
+    """The law of the noise a block arrives with: pull·w* + scale·ξ, ξ ~ N(0, I)."""
 
-    shift: Tensor | None = None  # flat, (total,)
+    anchor: Tensor | None = None  # w*, flat, of C sets or of one that they share; None: no pull
     scale: float = 1.0
+    pull: float = 0.0
+
+    @property
+    def shift(self) -> Tensor | None:
+        """Its mean, as long as `anchor`."""
+        return None if self.anchor is None else self.pull * self.anchor
 
 
 class Check(NamedTuple):

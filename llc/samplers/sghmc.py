@@ -50,8 +50,8 @@ class Kick(NamedTuple):
             raise ValueError(f"friction={friction}: must be above 0 and at most 1, which is SGLD")
         half = friction * epsilon / 2
         pull = half * posterior.gamma
-        shift = posterior.centre.flat * pull if pull else None
-        return cls(Noise(shift, friction * sqrt(epsilon)), pull, -half * posterior.nbeta)
+        noise = Noise(posterior.anchor.flat if pull else None, friction * sqrt(epsilon), pull)
+        return cls(noise, pull, -half * posterior.nbeta)
 
     def add(self, block: Block, step: int, weights: Stack, velocity: Stack) -> None:
         """velocity ← velocity + the kick, but for what its noise has brought already."""
@@ -95,8 +95,9 @@ def sghmc(
 
     def squared_gradient(own: Tensor) -> Tensor:
         """From u, but for the shift that came with the noise."""
-        if kick.noise.shift is not None:
-            own.add_(kick.noise.shift)
+        if kick.pull:
+            for name, leaf in layout.views(own).items():
+                leaf.add_(posterior.anchor.leaves[name], alpha=kick.pull)
         energy = (1 + lasting) / (friction * epsilon) * layout.sums(own.square_())
         return 4 / epsilon * (energy - lasting**2 * layout.size)
 

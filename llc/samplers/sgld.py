@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llc.params import Stack
+from llc.params import Params, Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Check, Info, Noise, Sampler, due
 
@@ -28,9 +28,8 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
     """SGLD with step size ε; every `check_period` steps one step is looked at more closely."""
     gamma = posterior.gamma
     pull, drift = epsilon * gamma / 2, -epsilon / 2 * posterior.nbeta
-    shift = posterior.centre.flat * pull if pull else None
     keep = 1 - pull
-    rounded = torch.tensor(keep, dtype=posterior.centre.flat.dtype).item()
+    rounded = torch.tensor(keep, dtype=posterior.anchor.flat.dtype).item()
     if abs((1 - rounded) - pull) > 0.001 * pull:
         # In float32 a small εγ/2 is lost in 1 − εγ/2. Beside the noise −(εγ/2) w keeps its digits.
         keep = 1.0
@@ -53,7 +52,8 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
             checks[step] = check(posterior, block, step, here, epsilon)
         return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
 
-    return Sampler(Noise(shift, sqrt(epsilon)), init, advance)
+    noise = Noise(posterior.anchor.flat if pull else None, sqrt(epsilon), pull)
+    return Sampler(noise, init, advance)
 
 
 def check(
@@ -72,25 +72,38 @@ def check(
     `metric`: G (total,), where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
     """
     there = block.positions[step]
-    old = posterior.evaluate(block.batches, step, here)
-    new = posterior.evaluate(block.batches, step, there)
-    forward = posterior.layout.sums(_mismatch(there, here, old.grad, epsilon, metric))
-    backward = posterior.layout.sums(_mismatch(here, there, new.grad, epsilon, metric))
-    log_ratio = old.potential - new.potential + (forward - backward) / (2 * epsilon)
-    squares = old.grad.flat.square()
+    layout = posterior.layout
+    factors = None if metric is None else layout.views(metric)
+
+    def seen(at: Stack, to: Stack) -> tuple[Tensor, Tensor, Tensor]:
+        """U and ∇Uᵀ G ∇U at one end, and the mismatch of a move from there to the other."""
+        found = posterior.evaluate(block.batches, step, at)
+        grad = found.grad.flat  # as large as the stack, and only one of them at a time
+        squares = layout.sums(grad, grad) if metric is None else layout.sums(grad, grad, metric)
+        moved = _mismatch(to.leaves, at.leaves, found.grad.leaves, epsilon, factors)
+        return found.potential, squares, moved
+
+    old, squares, forward = seen(here, there)
+    new, _, backward = seen(there, here)
+    log_ratio = old - new + (forward - backward) / (2 * epsilon)
     return Check(
         acceptance=log_ratio.clamp(max=0).exp(),
-        squared_gradient=posterior.layout.sums(squares if metric is None else squares * metric),
-        energy=new.potential,
-        step_size=torch.full_like(new.potential, epsilon),
+        squared_gradient=squares,
+        energy=new,
+        step_size=torch.full_like(new, epsilon),
     )
 
 
 def _mismatch(
-    to: Stack, start: Stack, grad: Stack, epsilon: float, metric: Tensor | None
+    to: Params, start: Params, grad: Params, epsilon: float, metric: Params | None
 ) -> Tensor:
-    """x² / G of x = to − (start − (ε/2) G ∇U(start)), number by number."""
-    gap = torch.sub(to.flat, start.flat)
-    if metric is None:
-        return gap.add_(grad.flat, alpha=epsilon / 2).square_()
-    return gap.addcmul_(metric, grad.flat, value=epsilon / 2).square_().div_(metric)
+    """(C,) Σ x²/G of x = to − (start − (ε/2) G ∇U(start)), in float64, leaf by leaf."""
+    parts = []
+    for name, leaf in grad.items():
+        gap = torch.sub(to[name], start[name])
+        if metric is None:
+            gap.add_(leaf, alpha=epsilon / 2).square_()
+        else:
+            gap.addcmul_(metric[name], leaf, value=epsilon / 2).square_().div_(metric[name])
+        parts.append(gap.flatten(1).sum(1, dtype=torch.float64))
+    return torch.stack(parts).sum(0)

@@ -9,5 +9,6 @@ chains can be left and taken up again, to the last bit.
 
 from llc.sampling.feed import Observe, Schedule
 from llc.sampling.loop import Build, sample
+from llc.sampling.stacks import OneStack, Stacks
 
-__all__ = ["Build", "Observe", "Schedule", "sample"]
+__all__ = ["Build", "Observe", "OneStack", "Schedule", "Stacks", "sample"]

@@ -31,10 +31,11 @@ class Schedule:
     coordinates: int = 0  # trace w_t − w* at so many coordinates
     # Trace (C, M) numbers of leaves (C, *shape); it runs on the threads and devices of the chains.
     observe: Observe | None = None
+    ends: bool = True  # keep where the chains end, which is as large as all of them
 
 
 class Feed:
-    """Prepares blocks, in turn, in a ring of slots that are allocated once."""
+    """Prepares blocks, in turn, in a ring of slots, each allocated once."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Feed:
         *,
         ahead: bool,
     ) -> None:
-        layout, like = posterior.layout, posterior.centre.flat
+        layout, like = posterior.layout, posterior.anchor.flat
         self.layout, self.noise, self.num_steps = layout, sampler.noise, schedule.num_steps
         # On CUDA the normals depend on how many are drawn at once: there K must not depend on the
         # stack, nor on the length of the run.
@@ -67,8 +68,8 @@ class Feed:
         self.posterior, self.like = posterior, like
         self.asked = 0  # steps prepared, or being prepared
         self.turn = 0
-        count = min(3, -(-self.num_steps // self.steps))
-        self.slots = [self._slot() for _ in range(count if ahead else min(count, 2))]
+        self.slots: list[Slot] = []  # made when first needed
+        self.room = min(3 if ahead else 2, -(-self.num_steps // self.steps))
 
     def blocks(self, halt: Halt, *, ahead: bool) -> Iterator[Block]:
         """The blocks that are left, up to `halt`, but at least one; the next is prepared
@@ -97,8 +98,11 @@ class Feed:
         """The slot and the length of the next block."""
         length = min(self.steps, self.num_steps - self.asked)
         self.asked += length
+        place = self.turn % self.room
+        if place == len(self.slots):
+            self.slots.append(self._slot())
         self.turn += 1
-        return self.slots[self.turn % len(self.slots)], length
+        return self.slots[place], length
 
     def state(self) -> dict[str, Any]:
         """Where the random streams stand, between two blocks."""
@@ -126,8 +130,10 @@ class Feed:
 
     @torch.no_grad()
     def _prepare(self, slot: "Slot", steps: int) -> Block:
-        rows = self.normals.draw(self.steps)[:, :steps]
-        self.layout.scatter(rows, slot.flat[:steps], self.noise.shift, self.noise.scale)
+        noise, flat = self.noise, slot.flat[:steps]
+        for chains, first, rows in self.normals.parts(self.steps):
+            rows = rows[:, :steps]
+            self.layout.scatter(rows, flat, noise.anchor, noise.scale, noise.pull, chains, first)
         slot.batches.load(steps, None if self.indices is None else self.indices.draw(steps))
         uniforms = self.uniforms.draw(steps)
         return Block(slot.positions[:steps], slot.flat[:steps], slot.batches, uniforms)

@@ -137,6 +137,7 @@ class _Chains:
             schedule.coordinates,
             self.sampler.warm_up,
             schedule.observe,
+            schedule.ends,
         )
         at = posterior.centre if where is None else posterior.layout.pack(where)
         self.carried = self.sampler.init(at)

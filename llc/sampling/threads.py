@@ -14,12 +14,12 @@ SMALL = 10_000  # parameters in the stack below which a step is too short to sha
 
 def is_small(posterior: LocalPosterior) -> bool:
     """Whether a step is shorter than the hand-over between threads."""
-    return posterior.centre.flat.device.type == "cpu" and posterior.layout.total < SMALL
+    return posterior.anchor.flat.device.type == "cpu" and posterior.layout.total < SMALL
 
 
 def thread_parts(posterior: LocalPosterior) -> list[slice]:
     """How the chains are split over threads, on the CPU."""
-    on_cpu = posterior.centre.flat.device.type == "cpu"
+    on_cpu = posterior.anchor.flat.device.type == "cpu"
     threads = torch.get_num_threads() if on_cpu else 1
     groups = min(threads, posterior.chains)
     edges = [posterior.chains * i // groups for i in range(groups + 1)]
