@@ -53,8 +53,8 @@ def perceptron(
         raise ConfigError(f"input_dist={input_dist!r}: must be one of {', '.join(INPUTS)}")
     if whole("erm_steps", erm_steps, 0) == 0 and noise_std > 0:
         raise ConfigError(
-            f"noise_std={noise_std!r}: with erm_steps=0 w* is the truth, and noise leaves no minimum "
-            "there: use noise_std=0.0 or train"
+            f"noise_std={noise_std!r}: with erm_steps=0 w* is the truth, which noise makes no "
+            "minimum: use noise_std=0.0 or train"
         )
     widths = fit(
         setting.target_params or DEFAULT_PARAMS,
