@@ -53,10 +53,10 @@ def llc_by_size(ax: Axes, runs: pd.DataFrame) -> None:
 
 
 def seconds_by_size(ax: Axes, runs: pd.DataFrame) -> None:
-    """Seconds for 1,000 steps of one chain against n, mean and 95 % interval over the runs."""
-    _by_size(ax, runs, lambda own: own.seconds, "runs")
+    """Seconds for 1,000 steps of one chain against n: mean, least and largest of the runs."""
+    _by_size(ax, runs, lambda own: own.seconds, "runs", _reach)
     ax.set_yscale("log")
-    ax.set_ylabel("seconds for 1,000 steps of a chain")
+    ax.set_ylabel("seconds for 1,000 steps")
 
 
 def difference_by_size(
@@ -101,7 +101,7 @@ def _by_size(ax: Axes, runs: pd.DataFrame, values: Callable[[Repeats], Array], u
         ax.errorbar(
             [size for size, _ in found],
             [some.mean() for _, some in found],
-            [float(half_width(some)) for _, some in found],
+            np.array([bars(some) for _, some in found]).reshape(-1, 2).T,
             fmt=f"{MARKS[k % len(MARKS)]}-",
             ms=3,
             lw=0.8,
