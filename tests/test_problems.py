@@ -172,6 +172,16 @@ def test_answers_are_noisy_and_training_is_adam():
     torch.testing.assert_close(gap, torch.full_like(gap, 1e-3), rtol=1e-3, atol=0)
 
 
+def test_a_perceptron_at_the_truth_is_realisable():
+    """The network of the reference's comparison of MALA and SGLD: 10-20-20-10 on U(−10, 10)."""
+    sizes = {"in_dim": 10, "out_dim": 10, "target_params": 850, "num_training_data": 1000}
+    problem = problems.make("relu_mlp", **sizes, input_dist="uniform", noise_std=0.0, erm_steps=0)
+    assert problem.loss.widths == (10, 20, 20, 10)
+    assert problem.description == "relu perceptron 10-20-20-10, at the truth"
+    assert float(problem.loss.full_data(stack([problem.centre]))) == 0
+    assert 9 < float(problem.loss.inputs.abs().max()) <= 10
+
+
 def flat(params):
     return torch.cat([leaf.reshape(-1) for leaf in params.values()])
 
@@ -301,6 +311,8 @@ def test_the_posterior_takes_every_problem(name, dtype):
         ("tanh", {"num_training_data": 0}, r"num_training_data=0: must be a whole number, .*"),
         ("tanh", {"seed": -1}, r"seed=-1: must be a whole number, 0 or more"),
         ("relu_mlp", {"noise_std": -1.0}, r"noise_std=-1.0: must be a finite number, 0 or more"),
+        ("relu_mlp", {"erm_steps": 0}, r"noise_std=0.1: with erm_steps=0 .* or train"),
+        ("relu_mlp", {"input_dist": "ball"}, r"input_dist='ball': must be one of normal, uniform"),
         (
             "relu_mlp",
             {"learning_rate": 1e200, "erm_steps": 50},

@@ -13,7 +13,10 @@ from llc.config.rules import AtLeast, Count, NonNegative, NumbersAsText, OneOf, 
 from llc.config.sampler import Sampled, SamplerConfig
 from llc.config.shared import Device, DType, Seed, SGLDConfig, Tempered, check_device
 
-PERCEPTRON = ("in_dim", "out_dim", "depth", "noise_std", "erm_steps", "learning_rate")
+INPUTS = ("normal", "uniform")
+PERCEPTRON = (
+    "in_dim", "out_dim", "depth", "input_dist", "noise_std", "erm_steps", "learning_rate",
+)  # fmt: skip
 PROBLEMS: dict[str, tuple[str, ...]] = {  # name: the options it takes
     "relu_mlp": PERCEPTRON,
     "tanh_mlp": PERCEPTRON,
@@ -50,8 +53,9 @@ class ProblemConfig:
     in_dim: Count | None = None
     out_dim: Count | None = None
     depth: Count | None = None
+    input_dist: Annotated[str, OneOf(*INPUTS)] | None = None
     noise_std: NonNegative | None = None
-    erm_steps: Count | None = None
+    erm_steps: Annotated[int, AtLeast(0)] | None = None
     learning_rate: Positive | None = None
     rank: Annotated[int, AtLeast(0)] | None = None
     curvatures: tuple[NonNegative, ...] | None = None

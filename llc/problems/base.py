@@ -61,10 +61,10 @@ class Setting(NamedTuple):
         """`tensor` where, and in the precision in which, the problem is wanted."""
         return tensor.to(self.device, self.dtype)
 
-    def inputs(self, dimension: int) -> Tensor:
-        """(n, `dimension`) of N(0, I), in float64 on the CPU."""
+    def inputs(self, dimension: int, kind: str = "normal") -> Tensor:
+        """(n, `dimension`) as `llc.data.make_inputs` draws them, in float64 on the CPU."""
         source = self.generator("data")
-        return make_inputs("normal", self.num_training_data, dimension, source, torch.float64)
+        return make_inputs(kind, self.num_training_data, dimension, source, torch.float64)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A fresh generator on the CPU, as `llc.streams` names them."""

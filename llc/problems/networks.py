@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from llc.config import ConfigError, TrainingConfig
+from llc.config.benchmark import INPUTS
 from llc.data import make_teacher
 from llc.models import dln, mlp
 from llc.models.activations import ACTIVATIONS
@@ -31,21 +32,30 @@ def perceptron(
     in_dim: int = 4,
     out_dim: int = 1,
     depth: int = 2,
+    input_dist: str = "normal",
     noise_std: float = 0.1,
     erm_steps: int = 5000,
     learning_rate: float = 1e-3,
 ) -> Plan:
-    """An MLP of `depth` hidden layers at a trained parameter.
+    """An MLP of `depth` hidden layers at a trained parameter, or at the truth.
 
-    Data: x ~ N(0, I), y = f(x; w₀) + N(0, `noise_std`²), w₀ a network of the same shape. w*: Adam
-    on minibatches of 500 (on all the data where there are fewer) from another initialisation, in
-    float64 on the CPU wherever the problem is wanted. As is usual for trained networks, w* is near
-    a minimum and not one to the last digit.
+    Data: x as `llc.data.make_inputs` draws `input_dist`, y = f(x; w₀) + N(0, `noise_std`²), w₀ a
+    network of the same shape. w*: Adam on minibatches of 500 (on all the data where there are
+    fewer) from another initialisation, in float64 on the CPU wherever the problem is wanted. As is
+    usual for trained networks, w* is near a minimum and not one to the last digit. With
+    `erm_steps` 0 and no noise it is w₀, where the loss is 0.
     """
     ends = whole("in_dim", in_dim, 1), whole("out_dim", out_dim, 1)
     for name, value in (("noise_std", noise_std), ("learning_rate", learning_rate)):
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{name}={value!r}: must be a finite number, 0 or more")
+    if input_dist not in INPUTS:
+        raise ConfigError(f"input_dist={input_dist!r}: must be one of {', '.join(INPUTS)}")
+    if whole("erm_steps", erm_steps, 0) == 0 and noise_std > 0:
+        raise ConfigError(
+            f"noise_std={noise_std!r}: with erm_steps=0 w* is the truth, which noise makes no "
+            "minimum: use noise_std=0.0 or train"
+        )
     widths = fit(
         setting.target_params or DEFAULT_PARAMS,
         whole("depth", depth, 1),
@@ -57,28 +67,36 @@ def perceptron(
         learning_rate=learning_rate,
         momentum=None,
         batch_size=min(ERM_BATCH, setting.num_training_data),
-        num_steps=whole("erm_steps", erm_steps, 1),
+        num_steps=erm_steps,
     )
-    return partial(_perceptron, activation, setting, widths, noise_std, config)
+    return partial(_perceptron, activation, setting, widths, input_dist, noise_std, config)
 
 
 def _perceptron(
-    activation: str, setting: Setting, widths: Widths, noise_std: float, config: TrainingConfig
+    activation: str,
+    setting: Setting,
+    widths: Widths,
+    input_dist: str,
+    noise_std: float,
+    config: TrainingConfig,
 ) -> Problem:
     function, source = ACTIVATIONS[activation], setting.generator("model")
     truth, start = (mlp.init(widths, source, torch.float64) for _ in range(2))
-    inputs = setting.inputs(widths[0])
+    inputs = setting.inputs(widths[0], input_dist)
     answers = mlp.apply(stack([truth]), inputs, function)[0]
     noise = torch.randn(answers.shape, generator=source, dtype=torch.float64)
     targets = answers + noise_std * noise
-    trained = _trained(MLPLoss(inputs, targets, widths, function), start, config, setting.seed)
+    where, centre = "at the truth", truth
+    if config.num_steps:
+        loss = MLPLoss(inputs, targets, widths, function)
+        where, centre = "trained", _trained(loss, start, config, setting.seed)
     return Problem(
         f"{activation}_mlp",
-        f"{activation} perceptron {_joined(widths)}, trained",
+        f"{activation} perceptron {_joined(widths)}, {where}",
         MLPLoss(setting.put(inputs), setting.put(targets), widths, function),
-        to(trained, setting.device, setting.dtype),
+        to(centre, setting.device, setting.dtype),
         known=None,
-        reason="w* is a trained parameter, where no closed form is known",
+        reason="no closed form is known for a perceptron",
     )
 
 
