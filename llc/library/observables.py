@@ -12,7 +12,7 @@ from llc.library.data import Examples, Source, Unpack, read
 from llc.library.losses import Each, Loss
 from llc.library.stacked import LibraryLoss
 from llc.library.tokens import IGNORED
-from llc.params import Params, stack, to
+from llc.params import Params, to
 
 
 class Observables:
@@ -54,7 +54,7 @@ class Observables:
         """
         loss = next(iter(self.losses.values()))[name]
         try:
-            values = loss.losses(stack([self.centre]))[0]
+            values = loss.losses(self.centre)[0]
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"observables[{name!r}]: model or loss fail on it: {reason}") from None
