@@ -22,7 +22,6 @@ from llc.samplers.metropolis import Place, accept
 
 TARGET = 0.8  # acceptance; theory has 0.65 at best, and little is lost up to 0.8
 MAX_STEPS = 1000  # leapfrog steps of one trajectory
-LENGTHENING = 16  # leapfrog steps that each transition of the warm-up may have more than the last
 LONGEST_BLOCK = 4  # transitions: an interrupt waits for no more
 
 
@@ -56,7 +55,6 @@ def hmc(
 
     Each chain adapts its leapfrog step ε to the acceptance `target` in its `warm_up` transitions,
     from `epsilon`, or where there is none from a guess; with `adapt_mass` also its diagonal mass.
-    Trajectories begin short there and lengthen.
     """
     full, layout = FullData(posterior), posterior.layout
     unit = torch.ones_like(full.centre.flat)
@@ -91,7 +89,7 @@ def hmc(
     def transition(state: State, momentum: Tensor, uniform: Tensor) -> tuple[State, Check, int]:
         epsilons = state.step_size.value(state.step >= warm_up)
         times = trajectory * (0.5 + uniform[:, 1])
-        counts = (times / epsilons).ceil().clamp(1, longest(state.step))
+        counts = (times / epsilons).ceil().clamp(1, MAX_STEPS)
         old = Place(*state[:4])
         inverse = unit if state.metric is None else state.metric.inverse
         before = old.potential + kinetic(layout.sums, momentum, inverse)
@@ -104,11 +102,6 @@ def hmc(
         nothing = torch.full_like(acceptance, torch.nan)
         check = Check(acceptance, nothing, after, epsilons)
         return State(*place, adapted, learnt(state, place), state.step + 1), check, used
-
-    def longest(step: int) -> int:
-        """Leapfrog steps: a few rejections shrink ε a hundredfold, which is seen sooner by far in
-        short trajectories than in long ones."""
-        return min(MAX_STEPS, LENGTHENING * (step + 1)) if step < warm_up else MAX_STEPS
 
     def learnt(state: State, place: Place) -> Metric | None:
         """The metric after a transition to `place`."""
