@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint bench bench-samplers accuracy false-ok saddle \
-	classifier rescaling samplers exact local coverage clean
+	classifier rescaling samplers exact local coverage language clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -60,6 +60,9 @@ local: $(VENV)/.runtime  ## the local coefficient against Aoyagi's λ, write doc
 
 coverage: $(VENV)/.runtime  ## how often exact samplers' intervals hold, write docs/coverage.md
 	$(BIN)/python -m studies.coverage
+
+language: $(VENV)/.runtime  ## λ̂ and susceptibilities of a small GPT, write docs/language_models.md
+	$(BIN)/python -m studies.language
 
 clean:  ## remove .venv and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -56,7 +56,7 @@ class Observables:
         try:
             values = loss.losses(self.centre)[0]
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"observables[{name!r}]: model or loss fail on it: {reason}") from None
         bad = (~values.isfinite() & ~_masked(values, loss.data.targets)).nonzero()
         if len(bad):
