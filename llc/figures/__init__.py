@@ -1,9 +1,9 @@
 """Pure functions from estimates and tables to matplotlib Axes.
 
     runs = load_runs("outputs/figures/dln")
-    figure, (left, right) = panels(1, 2, width=PAGE)
-    llc_against_lambda(left, runs)
-    relative_errors(right, runs)
+    figure, axes = panels(2, 1)
+    llc_against_lambda(axes[0, 0], runs)
+    relative_errors(axes[1, 0], runs)
     save(figure, "figures/llc_against_lambda", runs)
 
 Nothing is left out in silence: what has no value to be drawn at is a cross at the edge of its panel

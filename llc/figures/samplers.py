@@ -91,7 +91,23 @@ def difference_by_size(
     legend(ax)
 
 
-def _by_size(ax: Axes, runs: pd.DataFrame, values: Callable[[Repeats], Array], unit: str) -> None:
+def _interval(values: Array) -> tuple[float, float]:
+    half = float(half_width(values))
+    return half, half
+
+
+def _reach(values: Array) -> tuple[float, float]:
+    """From the mean down to the least and up to the largest."""
+    return values.mean() - values.min(), values.max() - values.mean()
+
+
+def _by_size(
+    ax: Axes,
+    runs: pd.DataFrame,
+    values: Callable[[Repeats], Array],
+    unit: str,
+    bars: Callable[[Array], tuple[float, float]] = _interval,
+) -> None:
     names = sorted(runs[SAMPLER].dropna().unique()) if SAMPLER in runs else []
     for k, name in enumerate(names):
         own = repeats(runs, name)

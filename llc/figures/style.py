@@ -44,7 +44,7 @@ def panels(
     height: float | None = None,
     **more: Any,
 ) -> tuple[Figure, Any]:
-    """A figure for print, and its Axes as an array (rows, columns), or as one where there is one.
+    """A figure for print, and its Axes: as an array (rows, columns), or alone where not asked else.
 
     `width`, `height`: inches, by default a column, and panels of three quarters of their width;
     `more`: of `Figure.subplots`.
@@ -52,8 +52,9 @@ def panels(
     with rc_context(STYLE):
         size = (width, height or rows * 0.75 * width / columns)
         figure = Figure(figsize=size, dpi=150, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **more)
-    return figure, axes[0, 0] if axes.size == 1 else axes
+        axes = figure.subplots(rows, columns, **{"squeeze": False, **more})
+    alone = axes.size == 1 and "squeeze" not in more
+    return figure, axes[0, 0] if alone else axes
 
 
 def save(figure: Figure, path: str | Path, runs: pd.DataFrame) -> list[Path]:
@@ -82,7 +83,7 @@ def save(figure: Figure, path: str | Path, runs: pd.DataFrame) -> list[Path]:
 def provenance(runs: pd.DataFrame) -> str:
     """As in `24 runs: 23 COMPLETED, 1 FAILED; 1 unreadable; commit 1f2e3d4c5b6a (modified)`."""
     counts = ", ".join(f"{count} {status}" for status, count in _statuses(runs).most_common())
-    parts = [f"{len(runs)} runs: {counts}" if counts else f"{len(runs)} runs"]
+    parts = [f"{len(runs)} runs: {counts}" if len(runs) else "no recorded runs"]
     parts += [f"{len(broken)} unreadable"] if (broken := runs.attrs.get("broken")) else []
     rows = runs.reindex(columns=["commit", "dirty"]).drop_duplicates()
     commits = sorted({_commit(*row) for row in rows.itertuples(index=False)})
