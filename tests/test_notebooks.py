@@ -69,7 +69,7 @@ RUNS = [  # script, name of the experiment, the rest
 ]
 SHORT = {
     "hyperparam_tuning": {
-        "num_draws": 1000, "gammas": [1.0, 10.0], "training_steps": 20, "companions": False,
+        "num_draws": 1000, "gammas": [10.0], "training_steps": 20, "companions": False,
     },
     "quickstart": {"num_draws": 1000, "companions": False},
 }  # fmt: skip
