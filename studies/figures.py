@@ -30,7 +30,7 @@ TARGET = ROOT / "figures"
 WORKERS = 2
 
 # How many networks of the paper's size classes, and of how many steps.
-NETWORKS = {"1k": (10, 10_000), "10k": (6, 5000), "100k": (4, 2000)}
+NETWORKS = {"1k": (10, 10_000), "10k": (6, 5000), "100k": (3, 1000)}
 SADDLE = {"logging_period": 100, "seed": [42, 43, 44]}
 RESCALING = {
     "widths": [[10, 20, 10]],

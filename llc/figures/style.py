@@ -66,6 +66,9 @@ def save(figure: Figure, path: str | Path, runs: pd.DataFrame) -> list[Path]:
     about, trouble = provenance(runs), losses(runs)
     if trouble:
         figure.supxlabel(trouble, fontsize=5.5, color=LOST)
+    for ax in figure.axes:
+        if _has_neighbours(ax):
+            ax.label_outer()
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     written = [target.with_name(f"{target.name}.{kind}") for kind in ("png", "pdf")]
@@ -78,6 +81,12 @@ def save(figure: Figure, path: str | Path, runs: pd.DataFrame) -> list[Path]:
             kind = file.suffix[1:]
             figure.savefig(file, dpi=DPI, metadata={"Title": target.name, **told[kind]})
     return written
+
+
+def _has_neighbours(ax: Axes) -> bool:
+    """Whether panels beside it share its x axis; its own twin is none of them."""
+    siblings = ax.get_shared_x_axes().get_siblings(ax)
+    return any(other.get_subplotspec() != ax.get_subplotspec() for other in siblings)
 
 
 def provenance(runs: pd.DataFrame) -> str:
@@ -121,6 +130,11 @@ def legend(ax: Axes, **options: Any) -> None:
     """A legend where there is something to tell."""
     if ax.get_legend_handles_labels()[0]:
         ax.legend(**{"fontsize": small(ax), "framealpha": 0.7, **options})
+
+
+def title(ax: Axes, words: str) -> None:
+    """What a panel is of, above it at the left; matplotlib would take its default size."""
+    ax.set_title(words, loc="left", fontsize=label_size(ax))
 
 
 def note(ax: Axes, words: str) -> None:
