@@ -86,10 +86,10 @@ def page(runs: pd.DataFrame) -> str:
             "",
             f"**λ̂ agrees within the error of independent chains at {agreeing} of {len(both)} n** "
             f"(95 %, Welch's t; {len(both[0][0].llcs)} chains each; {lost} without λ̂). Chains of "
-            "the two have the same random numbers, and their paired differences see more: SGLD "
-            f"reads {min(means):+.1%} to {max(means):+.1%}. The bias that it reports of its own step "
-            f"is {bias:.1%} (median). MALA stands still where it rejects; how much of the rest that "
-            "explains is not measured.",
+            "the two have the same random numbers, and their paired differences see more: "
+            f"SGLD reads {min(means):+.1%} to {max(means):+.1%}. The bias that it reports of its "
+            f"own step is {bias:.1%} (median). MALA stands still where it rejects; how much of the "
+            "rest that explains is not measured.",
             "",
             "![λ̂, its difference, and seconds, against n](figures/mala_vs_sgld.png)",
             "",
