@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 # Okabe & Ito's palette: told apart by readers with any colour vision, and in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 LOST = COLOURS[5]  # of runs without λ̂
-ORDERED = "cividis"  # for numbers: the same order to every eye
+# For numbers: the same order to every eye, without the end that is too pale on white.
+ORDERED = ListedColormap(colormaps["cividis"](np.linspace(0, 0.87, 256)))
 MAX_POINTS = 1_000
 MAX_CHAINS = 8
 
@@ -139,7 +141,8 @@ def title(ax: Axes, words: str) -> None:
 
 def note(ax: Axes, words: str) -> None:
     """Words in the middle of a panel that has nothing to show."""
-    ax.text(0.5, 0.5, words, ha="center", va="center", color="0.4", fontsize=small(ax),
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.text(0.5, 0.5, words, ha="center", va="center", color="0.4", fontsize=small(ax), bbox=box,
             transform=ax.transAxes)  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -96,7 +95,7 @@ def llc_curves(
     ordered = sorted(runs[hue].unique(), key=_order) if hue in runs else []
     for k, own in enumerate(ordered):
         members = runs[runs[hue].map(str) == str(own)]
-        colour = colormaps[ORDERED](0.9 * k / max(1, len(ordered) - 1))
+        colour = ORDERED(k / max(1, len(ordered) - 1))
         table = _by_run(curves, members, value)
         count, complete = len(members), table.notna().sum(axis=1)
         short = int((~table.notna().all()).sum()) + count - table.shape[1]
