@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint bench bench-samplers accuracy false-ok saddle \
-	classifier rescaling samplers exact local coverage language clean
+	classifier rescaling samplers exact local coverage language figures paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -33,6 +33,12 @@ bench: $(VENV)/.runtime .venv-bench/.peers  ## time W1-W3 against the peers, wri
 
 bench-samplers: $(VENV)/.runtime .venv-bench/.peers  ## time HMC, NUTS, MCLMC against BlackJAX's
 	$(BIN)/python -m benchmarks.exact_samplers --peer-python .venv-bench/bin/python
+
+figures: $(VENV)/.dev  ## every figure from nothing, into figures/ (under 15 minutes on two cores; resumes)
+	$(BIN)/python -m studies.figures
+
+paper: $(VENV)/.runtime  ## the full-size command files, into outputs/paper/, and what they cost
+	$(BIN)/python -m studies.paper
 
 accuracy: $(VENV)/.runtime  ## λ̂ against λ on twelve networks, write docs/accuracy.md
 	$(BIN)/python -m studies.accuracy

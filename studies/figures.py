@@ -2,6 +2,7 @@
 
     python -m studies.figures [--workers 2]        # also `make figures`
     python -m studies.figures --lines              # prints what stands in studies/figures.txt
+    python -m studies.figures --publish            # copies the figures of docs/results.md there
 
 The runs are reduced versions of all experiments, a line each in `studies/figures.txt`. A run that
 is recorded under `outputs/figures` is not made again, one that was stopped goes on. The notebooks
@@ -10,6 +11,7 @@ write `figures/*.png` and `figures/*.pdf`; as executed, they are in `figures/` t
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +29,11 @@ ROOT = Path(__file__).parents[1]
 LINES = ROOT / "studies" / "figures.txt"
 NOTEBOOKS = ROOT / "notebooks"
 TARGET = ROOT / "figures"
+PUBLISHED = ROOT / "docs" / "figures" / "results"
 WORKERS = 2
 
 # How many networks of the paper's size classes, and of how many steps.
-NETWORKS = {"1k": (10, 10_000), "10k": (6, 5000), "100k": (4, 2000)}
+NETWORKS = {"1k": (10, 10_000), "10k": (6, 5000), "100k": (3, 1000)}
 SADDLE = {"logging_period": 100, "seed": [42, 43, 44]}
 RESCALING = {
     "widths": [[10, 20, 10]],
@@ -126,12 +129,22 @@ def execute(notebook: Path) -> None:
     )
 
 
+def publish(made: Path) -> None:
+    """Copy the figures that the documentation shows."""
+    for picture in PUBLISHED.glob("*.png"):
+        shutil.copyfile(made / picture.name, picture)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing and all notebooks; 1 where a run failed, whose absence is drawn."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=min(WORKERS, os.cpu_count() or 1))
     parser.add_argument("--lines", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("--publish", action="store_true", help="copy the figures, run nothing")
     chosen = parser.parse_args(argv)
+    if chosen.publish:
+        publish(TARGET)
+        return 0
     if chosen.lines:
         print(*lines(), sep="\n")
         return 0

@@ -6,10 +6,14 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llc.benchmarking.runs import Run, load
 from llc.benchmarking.statistics import Summary, families, summarise, target_of
 from llc.benchmarking.tables import LEGEND, heading, record, rows, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXAMPLE = "example: python -m llc compare outputs/samplers localhost:27017:samplers --csv runs.csv"
 
@@ -77,6 +81,14 @@ def draw(grouped: dict[str, list[Run]], summaries: dict[str, list[Summary]], pat
         comparison_figure(titled).savefig(path, dpi=110)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def side_by_side(runs: Sequence[Run], **layout: Any) -> Figure:
+    """The figure of all families of `runs`; `layout` is that of `comparison_figure`."""
+    from llc.benchmarking.figures import comparison_figure
+
+    grouped = families(runs).values()
+    return comparison_figure([(title(own), summarise(own)) for own in grouped], **layout)
 
 
 def title(runs: Sequence[Run]) -> str:

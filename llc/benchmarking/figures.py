@@ -20,13 +20,23 @@ LINEAR = 1.0  # per cent: errors below are drawn on a linear scale, those above 
 LARGEST = 300.0  # per cent
 
 
-def comparison_figure(families: Sequence[tuple[str, Sequence[Summary]]]) -> Figure:
-    """Two panels a family: the signed error of every seed, and what an error of 1 % costs."""
+def comparison_figure(
+    families: Sequence[tuple[str, Sequence[Summary]]],
+    columns: int = COLUMNS,
+    width: float | None = None,
+) -> Figure:
+    """Two panels a family: the signed error of every seed, and what an error of 1 % costs.
+
+    columns: families beside each other, at most; width: in inches, else what they need.
+    """
     labels = list(dict.fromkeys(own.label for _, of in families for own in of))
-    across = min(COLUMNS, len(families))
+    across = max(1, min(columns, len(families)))
     down = math.ceil(len(families) / across)
     height = down * (1.1 + 0.19 * len(labels)) + 0.4
-    figure = Figure(figsize=(1.6 + 4.6 * across, height), layout="constrained")
+    figure = Figure(figsize=(width or 1.6 + 4.6 * across, height), layout="constrained")
+    if not families:
+        figure.supxlabel("no runs")
+        return figure
     panels = figure.subplots(down, 2 * across, squeeze=False, width_ratios=[3, 2] * across)
     for k, (name, summaries) in enumerate(families):
         left, right = panels[k // across][2 * (k % across) :][:2]
@@ -40,7 +50,12 @@ def comparison_figure(families: Sequence[tuple[str, Sequence[Summary]]]) -> Figu
             right.set_xlabel("seconds for 1 %", fontsize=7)
     for ax in panels.flat[2 * len(families) :]:
         ax.set_axis_off()
-    figure.legend(handles=_key(), loc="outside lower center", ncols=5, fontsize=7)
+    figure.legend(
+        handles=_key(),
+        loc="outside lower center",
+        ncols=min(5, int(figure.get_figwidth() / 1.05)),
+        fontsize=7,
+    )
     return figure
 
 

@@ -1,12 +1,18 @@
 """One estimate: the running λ̂ of its chains, and their losses."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from llc.diagnostics import Estimate, excess
 from llc.figures.style import COLOURS, MAX_CHAINS, legend, thinned
+
+if TYPE_CHECKING:  # figures of tables do without torch and ArviZ, which take seconds to load
+    from llc.diagnostics import Estimate
 
 
 def estimate_figure(estimate: Estimate, known: float | None, title: str) -> Figure:
@@ -24,6 +30,8 @@ def running_llc(ax: Axes, estimate: Estimate, known: float | None) -> None:
 
     The curves end at the per-chain estimates.
     """
+    from llc.diagnostics import excess
+
     draws, steps = excess(estimate.trace, estimate.nbeta), estimate.trace.steps.numpy()
     window = draws.shape[1] - estimate.num_burn_in
     for chain in range(min(len(draws), MAX_CHAINS)):

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, to_rgba
 from numpy.typing import NDArray
 
 from llc.figures.style import COLOURS, LOST, ORDERED, crosses, label_size, legend, note, small
@@ -82,6 +81,8 @@ def llc_against_lambda(
     if below.any():
         label = f"λ̂ ≤ 0 (n = {below.sum()})"
         crosses(ax, own.truth[below], label, colour=COLOURS[3], height=0.08)
+    if not log:
+        ax.locator_params(nbins=5)
     _finish(ax, own)
     ax.set_ylabel("λ̂")
 
@@ -111,10 +112,12 @@ def relative_errors(
     ax.set_ylim(min(-2 * LINEAR, 1.6 * found.min()), max(2 * LINEAR, 1.6 * found.max()))
     low, high = ax.get_ylim()
     ticks = [tick for tick in TICKS if low <= tick <= high]
-    ax.set_yticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
+    ax.set_yticks(ticks, [f"{tick:+d}".replace("-", "−") if tick else "0" for tick in ticks])
     ax.minorticks_off()
     if log and drawn.any():
         ax.set_xscale("log")
+    else:
+        ax.locator_params(axis="x", nbins=5)
     _finish(ax, own)
     ax.set_ylabel("λ̂/λ − 1, per cent")
 
@@ -145,11 +148,13 @@ def _points(
     drawn: NDArray[np.bool_],
     colour_bar: bool,
 ) -> None:
-    """A mark a run, filled where it is `ok`, in the colour of its size, with 95 % bars."""
+    """A mark a run with 95 % bars, filled where it is `ok`; its colour is its size, given a bar."""
     sizes = own.dimension[np.isfinite(own.dimension)]
     least, most = (sizes.min(), 1.001 * sizes.max()) if len(sizes) else (1.0, 10.0)
     norm = LogNorm(least, most)
-    colours: Any = colormaps[ORDERED](norm(np.nan_to_num(own.dimension, nan=least)))
+    colours: Any = ORDERED(norm(np.nan_to_num(own.dimension, nan=least)))
+    if not colour_bar:
+        colours = np.tile(to_rgba(COLOURS[0]), (len(own.llc), 1))
     for chosen, label in ((drawn & own.okay, "ok"), (drawn & ~own.okay, "not converged")):
         if not chosen.any():
             continue

@@ -70,14 +70,8 @@ def difference_by_size(
         if beside is None or not len(own.llcs) or not len(beside.llcs):
             missing.append(own.size)
             continue
-        middle = beside.llcs.mean()
-        gap, half = 100 * (own.llcs.mean() / middle - 1), np.nan
-        if min(len(own.llcs), len(beside.llcs)) > 1:
-            low, high = stats.ttest_ind(
-                own.llcs, beside.llcs, equal_var=False
-            ).confidence_interval()
-            half = 50 * (high - low) / middle
-        ax.errorbar(own.size, gap, half, fmt="o", ms=3.5, lw=1, color="black")
+        gap, half = difference(own.llcs, beside.llcs)
+        ax.errorbar(own.size, 100 * gap, 100 * half, fmt="o", ms=3.5, lw=1, color="black")
         drawn += 1
     ax.axhline(0, color="black", lw=0.8, zorder=0)
     ax.axhspan(-3, 3, color="0.93", zorder=-1)
@@ -91,7 +85,33 @@ def difference_by_size(
     legend(ax)
 
 
-def _by_size(ax: Axes, runs: pd.DataFrame, values: Callable[[Repeats], Array], unit: str) -> None:
+def difference(values: Array, others: Array) -> tuple[float, float]:
+    """Relative difference of two means, and half of its 95 % interval by Welch's t-test."""
+    middle = float(others.mean())
+    gap = float(values.mean()) / middle - 1
+    if min(len(values), len(others)) < 2:
+        return gap, np.nan
+    low, high = stats.ttest_ind(values, others, equal_var=False).confidence_interval()
+    return gap, float(high - low) / 2 / middle
+
+
+def _interval(values: Array) -> tuple[float, float]:
+    half = float(half_width(values))
+    return half, half
+
+
+def _reach(values: Array) -> tuple[float, float]:
+    """From the mean down to the least and up to the largest."""
+    return values.mean() - values.min(), values.max() - values.mean()
+
+
+def _by_size(
+    ax: Axes,
+    runs: pd.DataFrame,
+    values: Callable[[Repeats], Array],
+    unit: str,
+    bars: Callable[[Array], tuple[float, float]] = _interval,
+) -> None:
     names = sorted(runs[SAMPLER].dropna().unique()) if SAMPLER in runs else []
     for k, name in enumerate(names):
         own = repeats(runs, name)

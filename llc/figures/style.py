@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 # Okabe & Ito's palette: told apart by readers with any colour vision, and in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 LOST = COLOURS[5]  # of runs without λ̂
-ORDERED = "cividis"  # for numbers: the same order to every eye
+# For numbers: the same order to every eye, without the end that is too pale on white.
+ORDERED = ListedColormap(colormaps["cividis"](np.linspace(0, 0.87, 256)))
 MAX_POINTS = 1_000
 MAX_CHAINS = 8
 
@@ -44,7 +46,7 @@ def panels(
     height: float | None = None,
     **more: Any,
 ) -> tuple[Figure, Any]:
-    """A figure for print, and its Axes as an array (rows, columns), or as one where there is one.
+    """A figure for print, and its Axes: as an array (rows, columns), or alone where not asked else.
 
     `width`, `height`: inches, by default a column, and panels of three quarters of their width;
     `more`: of `Figure.subplots`.
@@ -52,8 +54,9 @@ def panels(
     with rc_context(STYLE):
         size = (width, height or rows * 0.75 * width / columns)
         figure = Figure(figsize=size, dpi=150, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **more)
-    return figure, axes[0, 0] if axes.size == 1 else axes
+        axes = figure.subplots(rows, columns, **{"squeeze": False, **more})
+    alone = axes.size == 1 and "squeeze" not in more
+    return figure, axes[0, 0] if alone else axes
 
 
 def save(figure: Figure, path: str | Path, runs: pd.DataFrame) -> list[Path]:
@@ -65,6 +68,9 @@ def save(figure: Figure, path: str | Path, runs: pd.DataFrame) -> list[Path]:
     about, trouble = provenance(runs), losses(runs)
     if trouble:
         figure.supxlabel(trouble, fontsize=5.5, color=LOST)
+    for ax in figure.axes:
+        if _has_neighbours(ax):
+            ax.label_outer()
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     written = [target.with_name(f"{target.name}.{kind}") for kind in ("png", "pdf")]
@@ -79,10 +85,16 @@ def save(figure: Figure, path: str | Path, runs: pd.DataFrame) -> list[Path]:
     return written
 
 
+def _has_neighbours(ax: Axes) -> bool:
+    """Whether panels beside it share its x axis; its own twin is none of them."""
+    siblings = ax.get_shared_x_axes().get_siblings(ax)
+    return any(other.get_subplotspec() != ax.get_subplotspec() for other in siblings)
+
+
 def provenance(runs: pd.DataFrame) -> str:
     """As in `24 runs: 23 COMPLETED, 1 FAILED; 1 unreadable; commit 1f2e3d4c5b6a (modified)`."""
     counts = ", ".join(f"{count} {status}" for status, count in _statuses(runs).most_common())
-    parts = [f"{len(runs)} runs: {counts}" if counts else f"{len(runs)} runs"]
+    parts = [f"{len(runs)} runs: {counts}" if len(runs) else "no recorded runs"]
     parts += [f"{len(broken)} unreadable"] if (broken := runs.attrs.get("broken")) else []
     rows = runs.reindex(columns=["commit", "dirty"]).drop_duplicates()
     commits = sorted({_commit(*row) for row in rows.itertuples(index=False)})
@@ -122,9 +134,15 @@ def legend(ax: Axes, **options: Any) -> None:
         ax.legend(**{"fontsize": small(ax), "framealpha": 0.7, **options})
 
 
+def title(ax: Axes, words: str) -> None:
+    """What a panel is of, above it at the left; matplotlib would take its default size."""
+    ax.set_title(words, loc="left", fontsize=label_size(ax))
+
+
 def note(ax: Axes, words: str) -> None:
     """Words in the middle of a panel that has nothing to show."""
-    ax.text(0.5, 0.5, words, ha="center", va="center", color="0.4", fontsize=small(ax),
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.text(0.5, 0.5, words, ha="center", va="center", color="0.4", fontsize=small(ax), bbox=box,
             transform=ax.transAxes)  # fmt: skip
 
 

@@ -33,7 +33,8 @@ def names(table: pd.DataFrame, other: pd.DataFrame | None = None) -> pd.Series:
     """What each row's run is called, alike in `table` and in an `other` table: place and id."""
     keys = ("source", "directory", "id")
     columns = [key for key in keys if key in table and (other is None or key in other)]
-    return table[columns].astype(str).agg("/".join, axis=1) if columns else pd.Series(dtype=str)
+    rows = table[columns].astype(str).itertuples(index=False)
+    return pd.Series(map("/".join, rows), index=table.index, dtype=str)
 
 
 def is_ok(runs: pd.DataFrame, column: str = "sgld_status") -> NDArray[np.bool_]:

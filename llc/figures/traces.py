@@ -13,8 +13,8 @@ MARKED = 8  # runs with a colour and a name of their own
 def loss_traces(ax: Axes, curves: pd.DataFrame, *, value: str = "loss_trace") -> None:
     """A line a run: the mean over its chains of the traced loss, against the step.
 
-    `curves` is `llc.records.curves(runs, "sgld_status")`. A trace that ends in NaN ends where its
-    last number is, with a cross, and its label says what became of it.
+    `curves` is that of `llc.records`, with `directory`, `sgld_status` and `config.expt_name`. A
+    trace that ends in NaN ends where its last number is, with a cross, and its label says so.
     """
     _lines(ax, curves, value)
     drawn = numbers(curves, value)
@@ -59,7 +59,7 @@ def _lines(ax: Axes, curves: pd.DataFrame, value: str) -> None:
         steps, values = steps[known], values[known]
         where, colour = thinned(len(steps)), COLOURS[shown % len(COLOURS)]
         status = kind(rows["sgld_status"].iloc[0]) if "sgld_status" in rows else "ok"
-        label = f"run {rows['id'].iloc[0]}" + ("" if status == "ok" else f": {status}")
+        label = _name(rows) + ("" if status == "ok" else f": {status}")
         ax.plot(steps[where], values[where], lw=0.6, color=colour,
                 label=label if shown < MARKED else None)  # fmt: skip
         if status == "diverged":
@@ -70,4 +70,10 @@ def _lines(ax: Axes, curves: pd.DataFrame, value: str) -> None:
     if len(groups) > shown:
         crosses(ax, [], f"no trace (n = {len(groups) - shown})")
     ax.set_xlabel("step")
-    legend(ax, loc="lower right")
+    legend(ax)
+
+
+def _name(rows: pd.DataFrame) -> str:
+    """Of a run: its experiment where that is told, and its id."""
+    first = rows.iloc[0]
+    return f"{first.get('config.expt_name', 'run')} {first['id']}"

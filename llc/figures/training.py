@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -55,11 +54,11 @@ def loss_and_llc(
     right.set_ylabel(label, color=COLOURS[5])
 
 
-def saddle_to_saddle(ax: Axes, curve: pd.DataFrame) -> None:
+def saddle_to_saddle(ax: Axes, curve: pd.DataFrame, status: object = None) -> None:
     """One run: training loss on the left, λ̂ and its running mean on a second axis to the right.
 
-    `curve` has a row a checkpoint (`llc.records.curve`). Those without λ̂ are crosses at the bottom;
-    a training that ended early says so, where `training_status` is among the columns.
+    `curve` has a row a checkpoint (`llc.records.curve`); those without λ̂ are crosses at the bottom.
+    `status` is the run's `training_status`, told where training ended early.
     """
     if curve.empty:
         note(ax, "no checkpoint")
@@ -73,8 +72,7 @@ def saddle_to_saddle(ax: Axes, curve: pd.DataFrame) -> None:
     missing = ~np.isfinite(llcs)
     if missing.any():
         crosses(ax, steps[missing], f"no λ̂ at {missing.sum()} of {len(llcs)} checkpoints")
-    status = str(curve["training_status"].iloc[-1]) if "training_status" in curve else "ok"
-    if status != "ok":
+    if isinstance(status, str) and status != "ok":
         ax.set_title(f"training {status}", fontsize=small(ax), color=LOST, loc="left")
     legend(ax, loc="lower right")
 
@@ -97,9 +95,9 @@ def llc_curves(
     ordered = sorted(runs[hue].unique(), key=_order) if hue in runs else []
     for k, own in enumerate(ordered):
         members = runs[runs[hue].map(str) == str(own)]
-        colour = colormaps[ORDERED](0.9 * k / max(1, len(ordered) - 1))
+        colour = ORDERED(k / max(1, len(ordered) - 1))
         table = _by_run(curves, members, value)
-        count, complete = len(members), table.notna().sum(1)
+        count, complete = len(members), table.notna().sum(axis=1)
         short = int((~table.notna().all()).sum()) + count - table.shape[1]
         label = f"{_words(own)} (n = {count}{f', {short} incomplete' if short else ''})"
         steps, rows = table.index.to_numpy(), [row.dropna() for _, row in table.iterrows()]
