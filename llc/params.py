@@ -68,14 +68,15 @@ class Layout:
         return self.stack(flat)
 
     def sums(self, flat: Tensor) -> Tensor:
-        """(C,) the sum over each set's numbers, in float64."""
-        leaves = self.views(flat).values()
-        return torch.stack([leaf.flatten(1).sum(1, dtype=torch.float64) for leaf in leaves]).sum(0)
+        """(…, C) the sum over each set's numbers (…, total), in float64."""
+        lead = flat.shape[:-1]
+        rows = [leaf.reshape(*lead, self.chains, -1) for leaf in self.views(flat).values()]
+        return torch.stack([row.sum(-1, dtype=torch.float64) for row in rows]).sum(0)
 
     def coordinates(self, count: int) -> Tensor:
         """(C, P) where P of each set's numbers lie: `count` of them, evenly spread, or all."""
         leaves = self.views(torch.arange(self.total)).values()
-        places = torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
+        places = torch.cat([leaf.reshape(self.chains, -1) for leaf in leaves], dim=1)
         return places[:, torch.linspace(0, self.size - 1, min(count, self.size)).long()]
 
     def spread(self, values: Tensor, out: Tensor) -> Tensor:

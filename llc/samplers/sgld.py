@@ -47,50 +47,53 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
             block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
-        checks = {}
-        for step in due(state.step, len(loss), check_period):
-            here = block.positions[step - 1] if step else state.position
-            checks[step] = check(posterior, block, step, here, epsilon)
+        looks = due(state.step, len(loss), check_period)
+        checks = look(posterior, block, looks, state.position, epsilon)
         return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
 
     return Sampler(Noise(shift, sqrt(epsilon)), init, advance)
 
 
-def check(
+def look(
     posterior: LocalPosterior,
     block: Block,
-    step: int,
-    here: Stack,
+    steps: range,
+    start: Stack,
     epsilon: float,
     metric: Tensor | None = None,
-) -> Check:
-    """The acceptance probability MALA would give the move `here` -> positions[step].
+) -> dict[int, Check]:
+    """A closer look at some steps of a block from `start`, all at once.
 
-    On that step's minibatch:
+    The acceptance probability is what MALA would give the move w -> w' on that step's minibatch:
         min(1, exp(U(w) − U(w') + log q(w|w') − log q(w'|w))),  q(·|w) = N(w − (ε/2)G∇U(w), εG)
     (Roberts & Tweedie 1996). A diagnostic of the step size: full-data MALA accepts less.
-    `metric`: G (total,), where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
+    `metric`: G (K, total) of the K steps, where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
     """
-    there = block.positions[step]
-    old = posterior.evaluate(block.batches, step, here)
-    new = posterior.evaluate(block.batches, step, there)
-    forward = posterior.layout.sums(_mismatch(there, here, old.grad, epsilon, metric))
-    backward = posterior.layout.sums(_mismatch(here, there, new.grad, epsilon, metric))
-    log_ratio = old.potential - new.potential + (forward - backward) / (2 * epsilon)
-    squares = old.grad.flat.square()
-    return Check(
-        acceptance=log_ratio.clamp(max=0).exp(),
-        squared_gradient=posterior.layout.sums(squares if metric is None else squares * metric),
-        energy=new.potential,
-        step_size=torch.full_like(new.potential, epsilon),
+    if not steps:
+        return {}
+    sums = posterior.layout.sums
+    before = [block.positions[step - 1].flat if step else start.flat for step in steps]
+    here, there = torch.stack(before), block.flat[steps.start : steps.stop : steps.step]
+    *_, old_potential, old_grad = posterior.evaluate_each(block.batches, steps, here)
+    *_, potential, grad = posterior.evaluate_each(block.batches, steps, there)
+    forward = sums(_mismatch(there, here, old_grad, epsilon, metric))
+    backward = sums(_mismatch(here, there, grad, epsilon, metric))
+    acceptance = old_potential - potential + (forward - backward) / (2 * epsilon)
+    squares = old_grad.square_()
+    columns = (
+        acceptance.clamp_(max=0).exp_(),
+        sums(squares if metric is None else squares.mul_(metric)),
+        potential,
+        torch.full_like(potential, epsilon),
     )
+    return {step: Check(*(values[k] for values in columns)) for k, step in enumerate(steps)}
 
 
 def _mismatch(
-    to: Stack, start: Stack, grad: Stack, epsilon: float, metric: Tensor | None
+    to: Tensor, start: Tensor, grad: Tensor, epsilon: float, metric: Tensor | None
 ) -> Tensor:
     """x² / G of x = to − (start − (ε/2) G ∇U(start)), number by number."""
-    gap = torch.sub(to.flat, start.flat)
+    gap = torch.sub(to, start)
     if metric is None:
-        return gap.add_(grad.flat, alpha=epsilon / 2).square_()
-    return gap.addcmul_(metric, grad.flat, value=epsilon / 2).square_().div_(metric)
+        return gap.add_(grad, alpha=epsilon / 2).square_()
+    return gap.addcmul_(metric, grad, value=epsilon / 2).square_().div_(metric)
