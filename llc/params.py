@@ -81,15 +81,16 @@ class Layout:
         return self.stack(leaves[0].as_strided((self.total,), (1,), begin))
 
     def sums(self, *factors: Tensor) -> Tensor:
-        """(C,) the sum over each set's numbers, in float64; of several buffers' products."""
+        """(…, C) the sum over each set's numbers (…, total), in float64; of products of several."""
+        lead = factors[0].shape[:-1]
         parts = zip(*(self.views(flat).values() for flat in factors), strict=True)
-        products = (reduce(torch.mul, leaves).flatten(1) for leaves in parts)
-        return torch.stack([leaf.sum(1, dtype=torch.float64) for leaf in products]).sum(0)
+        rows = (reduce(torch.mul, leaves).reshape(*lead, self.chains, -1) for leaves in parts)
+        return torch.stack([row.sum(-1, dtype=torch.float64) for row in rows]).sum(0)
 
     def coordinates(self, count: int) -> Tensor:
         """(C, P) where P of each set's numbers lie: `count` of them, evenly spread, or all."""
         leaves = self.views(torch.arange(self.total)).values()
-        places = torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
+        places = torch.cat([leaf.reshape(self.chains, -1) for leaf in leaves], dim=1)
         return places[:, torch.linspace(0, self.size - 1, min(count, self.size)).long()]
 
     def spread(self, values: Tensor, out: Tensor) -> Tensor:

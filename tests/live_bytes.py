@@ -35,9 +35,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 def storages(values):
-    """Of all tensors in nested tuples and lists."""
+    """Of all tensors in nested tuples and lists; those on `meta` hold nothing."""
     if isinstance(values, torch.Tensor):
-        yield values.untyped_storage()
+        if values.untyped_storage().device.type != "meta":
+            yield values.untyped_storage()
     elif isinstance(values, tuple | list):
         for value in values:
             yield from storages(value)

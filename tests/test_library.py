@@ -19,6 +19,7 @@ from library_models import (
     everything_of,
     excess,
     filled,
+    numbers,
 )
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -82,6 +83,31 @@ def test_sampling_sees_evaluation_mode_and_frozen_buffers():
     other[3] = nn.Identity()
     one, two = (estimate_llc(net, data(), engine="plain", **SMALL) for net in (model, other))
     assert torch.equal(one.trace.loss, two.trace.loss)
+
+
+def test_a_model_may_fit_its_data_to_the_last_bit():
+    """Then its losses are rounding, which says nothing about whether they mix examples."""
+    model = filled(nn.Sequential(nn.Linear(INPUTS, 6), nn.ReLU(), nn.Linear(6, 2)))
+    inputs = numbers(EXAMPLES, INPUTS)
+    targets = torch.cat([model(row[None]).detach() for row in inputs])
+    loss = nn.MSELoss(reduction="none")
+    result = estimate_llc(model, (inputs, targets), loss, **SMALL)
+    assert result.init_loss < 1e-10
+
+
+@pytest.mark.parametrize("engine", ["plain", "vmap"])
+def test_a_parameter_may_be_a_single_number(engine):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.line = nn.Parameter(torch.tensor(1.5)), nn.Linear(INPUTS, CLASSES)
+
+        def forward(self, inputs):
+            return self.scale * self.line(inputs)
+
+    result = estimate_llc(filled(Scaled()), data(), engine=engine, **SMALL)
+    assert result.num_free == 1 + (INPUTS + 1) * CLASSES
+    assert np.isfinite(result.mean)
 
 
 @pytest.mark.parametrize("batch_size", [10, EXAMPLES])
@@ -253,7 +279,7 @@ def test_an_engine_that_cannot_follow_is_not_chosen():
 
 @pytest.mark.parametrize("engine", ["plain", "vmap"])
 def test_the_engine_that_is_asked_for_runs(engine):
-    """A step of eight chains calls the module once, or eight times."""
+    """A step of eight chains calls the module eight times, or replays what one call did."""
     calls = []
 
     class Counting(nn.Linear):
@@ -270,4 +296,4 @@ def test_the_engine_that_is_asked_for_runs(engine):
         numbers_of_calls.append(len(calls))
     checks = 1  # a closer look in the 20 steps between, of two or three gradients
     a_step = (numbers_of_calls[1] - numbers_of_calls[0]) / (20 + checks)
-    assert a_step == pytest.approx({"plain": 8, "vmap": 1}[engine], rel=0.15)
+    assert a_step == pytest.approx({"plain": 8, "vmap": 0}[engine], rel=0.15)

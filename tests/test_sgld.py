@@ -13,7 +13,7 @@ from llc.models.mlp import MLPLoss
 from llc.params import stack, unstack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block
-from llc.samplers.sgld import check, sgld
+from llc.samplers.sgld import look, sgld
 from llc.sampling import Schedule, sample
 from llc.streams import NormalSource, ShuffledBatches, Stream
 
@@ -127,9 +127,8 @@ def test_acceptance_is_that_of_mala(kind, model):
     indices = torch.randint(N, (2, CHAINS, 6), generator=torch.Generator().manual_seed(2))
     batches = posterior.block(2)
     batches.load(2, indices.int())
-    got = check(
-        posterior, Block([there, there], there.flat.expand(2, -1), batches), 1, here, epsilon
-    )
+    block = Block([here, there], torch.stack([here.flat, there.flat]), batches)
+    got = look(posterior, block, range(1, 2), there, epsilon)[1]
     probabilities = []
     for chain in range(CHAINS):
         rows = indices[1, chain]

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from llc.library.data import Examples
 from llc.library.losses import Objective
 from llc.library.network import Network, gather, scatter
-from llc.library.traced import Flat, trace
+from llc.library.traced import Adding, Flat, adding
 from llc.params import Params, derive
 
 Chain = tuple[Tensor, ...]  # one chain's free leaves
@@ -98,7 +98,7 @@ class Vmapped:
             for name, leaf in network.module.named_parameters()
             if network.free.get(name) is not None
         }
-        self._gradients: dict[tuple[Any, ...], Flat] = {}  # by what their shapes depend on
+        self._gradients: dict[tuple[Any, ...], Adding] = {}  # by the shapes they are for
 
     @torch.no_grad()
     def losses(self, weights: Params, batch: Examples) -> Tensor:
@@ -106,21 +106,19 @@ class Vmapped:
         run = vmap(lambda one, data: self._losses(one, data), in_dims=(0, axis))
         return _plain_tensor(run(dict(weights), tuple(inputs)))
 
-    @torch.no_grad()
     def add_gradient(
         self, weights: Params, batch: Examples, size: int, out: Params, scale: float
     ) -> Tensor:
-        leaves, examples = [*weights.values()], batch.leaves()
-        key = (size, len(leaves[0]), *(leaf.shape for leaf in examples))
+        inputs, examples = [*weights.values()], batch.leaves()
+        key = (size, inputs[0].shape[0], *(leaf.shape for leaf in examples))
+        inputs += examples
         if key not in self._gradients:
-            self._gradients[key] = self._traced(weights, batch, size)
-        *grads, values = self._gradients[key](*leaves, *examples)
-        torch._foreach_add_([*out.values()], grads, alpha=scale)
-        return values
+            self._gradients[key] = adding(self._gradient(weights, batch, size), inputs)
+        return self._gradients[key](inputs, [*out.values()], scale)
 
-    def _traced(self, weights: Params, batch: Examples, size: int) -> Flat:
-        """(free leaves, tensors of a batch) -> (∇(Σℓ/size) by leaf, Σℓ/size), for such shapes."""
-        names, (examples, structure) = list(weights), tree_flatten(batch)
+    def _gradient(self, weights: Params, batch: Examples, size: int) -> Flat:
+        """(free leaves, tensors of a batch) -> (∇(Σℓ/size) by leaf, Σℓ/size)."""
+        names, structure = list(weights), tree_flatten(batch)[1]
 
         def mean(one: Params, data: tuple[Any, Any]) -> Tensor:
             return self._losses(one, data).sum() / size
@@ -133,10 +131,7 @@ class Vmapped:
                 grads, values = run(one, tuple(data))
             return [*(grads[name] for name in names), values]
 
-        try:
-            return trace(gradient, [*weights.values(), *examples])
-        except Exception:  # the tracer follows less than `vmap` does, or `vmap` fails as well
-            return gradient
+        return gradient
 
     def _losses(self, one: Params, examples: tuple[Any, Any]) -> Tensor:
         leaves = {

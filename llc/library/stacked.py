@@ -120,7 +120,7 @@ class LibraryBlock:
         first = next(iter(like.values()))
         self.loss, self.like, self.chains = loss, first, len(first)
         self.centre_losses = reference
-        self._losses = first.new_zeros(steps, self.chains)
+        self._losses = list(first.new_zeros(steps, self.chains))
 
     def load(self, steps: int, indices: Tensor | None) -> None:
         loss, self.used = self.loss, steps
@@ -142,13 +142,13 @@ class LibraryBlock:
             batch = self._batches[step]
             self._losses[step] = engine.add_gradient(weights, batch, self.size, out, scale)
             return
-        self._losses[step].zero_()
+        self._losses[step] = torch.zeros_like(self._losses[step])
         for part in self.loss.data.parts(self.loss.at_once):
             batch = part.to(self.like.device, self.like.dtype).map(lambda t: t[None])
             self._losses[step] += engine.add_gradient(weights, batch, self.size, out, scale)
 
     def losses(self, steps: slice = EVERY) -> Tensor:
-        return self._losses[: self.used][steps].clone()  # a step may be asked about again
+        return torch.stack(self._losses[: self.used][steps])
 
     def baselines(self, steps: slice = EVERY) -> Tensor:
         return self._baselines[: self.used][steps]

@@ -29,7 +29,7 @@ from llc.params import Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Check, Info, Noise, Sampler, bias_check, due
 from llc.samplers.preconditioners import DiagonalHessian, Given, Learnt
-from llc.samplers.sgld import check
+from llc.samplers.sgld import look
 
 
 class State(NamedTuple):
@@ -112,7 +112,7 @@ def _sampler(
         mean, square, weights = state.mean.clone(), state.square.clone(), state.position
         looks = due(state.step, len(block.positions), check_period)
         checks: dict[int, Check] = {}
-        metrics: dict[int, Tensor] = {}
+        metrics: list[Tensor] = []
         probes = 0
         for step, proposal in enumerate(block.positions):
             time = state.step + step
@@ -136,12 +136,11 @@ def _sampler(
             if step in looks and (momentum or hessian):
                 checks[step] = bias_check(squared_drift(diagonal, force), epsilon)
             elif step in looks:
-                metrics[step] = diagonal.clone()
+                metrics.append(diagonal.clone())
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
-        for step, diagonal in metrics.items():  # now, since they ask for other losses
-            here = block.positions[step - 1] if step else state.position
-            checks[step] = check(posterior, block, step, here, epsilon, diagonal)
+        if metrics:  # now, since the looks ask for other losses
+            checks = look(posterior, block, looks, state.position, epsilon, torch.stack(metrics))
         after = State(weights, mean, square, state.step + len(loss))
         gradients = (len(loss) + probes) * posterior.chains
         return after, Info(loss, baseline, checks, gradients)

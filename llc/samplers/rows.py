@@ -61,7 +61,9 @@ class RowData:
 
     def matrix(self, stack: Stack) -> Tensor:
         """(C, d) a copy of a stack, in float64."""
-        return torch.cat([leaf.flatten(1) for leaf in stack.leaves.values()], 1).double()
+        return torch.cat(
+            [leaf.reshape(len(leaf), -1) for leaf in stack.leaves.values()], 1
+        ).double()
 
     def stack(self, matrix: Tensor) -> Stack:
         """A copy of a matrix (C, d) as a stack."""

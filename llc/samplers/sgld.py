@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llc.params import Params, Stack
+from llc.params import Layout, Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block, Check, Info, Noise, Sampler, due
 
@@ -46,64 +46,61 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
             block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
-        checks = {}
-        for step in due(state.step, len(loss), check_period):
-            here = block.positions[step - 1] if step else state.position
-            checks[step] = check(posterior, block, step, here, epsilon)
+        looks = due(state.step, len(loss), check_period)
+        checks = look(posterior, block, looks, state.position, epsilon)
         return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
 
     noise = Noise(posterior.anchor.flat if pull else None, sqrt(epsilon), pull)
     return Sampler(noise, init, advance)
 
 
-def check(
+def look(
     posterior: LocalPosterior,
     block: Block,
-    step: int,
-    here: Stack,
+    steps: range,
+    start: Stack,
     epsilon: float,
     metric: Tensor | None = None,
-) -> Check:
-    """The acceptance probability MALA would give the move `here` -> positions[step].
+) -> dict[int, Check]:
+    """A closer look at some steps of a block from `start`, all at once.
 
-    On that step's minibatch:
+    The acceptance probability is what MALA would give the move w -> w' on that step's minibatch:
         min(1, exp(U(w) − U(w') + log q(w|w') − log q(w'|w))),  q(·|w) = N(w − (ε/2)G∇U(w), εG)
     (Roberts & Tweedie 1996). A diagnostic of the step size: full-data MALA accepts less.
-    `metric`: G (total,), where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
+    `metric`: G (K, total) of the K steps, where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
     """
-    there = block.positions[step]
+    if not steps:
+        return {}
     layout = posterior.layout
-    factors = None if metric is None else layout.views(metric)
+    before = [block.positions[step - 1].flat if step else start.flat for step in steps]
+    here = before[0].unsqueeze(0) if len(steps) == 1 else torch.stack(before)
+    there = block.flat[steps.start : steps.stop : steps.step]
 
-    def seen(at: Stack, to: Stack) -> tuple[Tensor, Tensor, Tensor]:
+    def seen(at: Tensor, to: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """U and ∇Uᵀ G ∇U at one end, and the mismatch of a move from there to the other."""
-        found = posterior.evaluate(block.batches, step, at)
-        grad = found.grad.flat  # as large as the stack, and only one of them at a time
+        # The gradient is as large as `at`: only one of them is there at a time.
+        *_, potential, grad = posterior.evaluate_each(block.batches, steps, at)
         squares = layout.sums(grad, grad) if metric is None else layout.sums(grad, grad, metric)
-        moved = _mismatch(to.leaves, at.leaves, found.grad.leaves, epsilon, factors)
-        return found.potential, squares, moved
+        return potential, squares, _mismatch(layout, to, at, grad, epsilon, metric)
 
     old, squares, forward = seen(here, there)
     new, _, backward = seen(there, here)
-    log_ratio = old - new + (forward - backward) / (2 * epsilon)
-    return Check(
-        acceptance=log_ratio.clamp(max=0).exp(),
-        squared_gradient=squares,
-        energy=new,
-        step_size=torch.full_like(new, epsilon),
-    )
+    acceptance = old - new + (forward - backward) / (2 * epsilon)
+    columns = acceptance.clamp_(max=0).exp_(), squares, new, torch.full_like(new, epsilon)
+    return {step: Check(*(values[k] for values in columns)) for k, step in enumerate(steps)}
 
 
 def _mismatch(
-    to: Params, start: Params, grad: Params, epsilon: float, metric: Params | None
+    layout: Layout, to: Tensor, start: Tensor, grad: Tensor, epsilon: float, metric: Tensor | None
 ) -> Tensor:
-    """(C,) Σ x²/G of x = to − (start − (ε/2) G ∇U(start)), in float64, leaf by leaf."""
-    parts = []
-    for name, leaf in grad.items():
-        gap = torch.sub(to[name], start[name])
+    """(K, C) Σ x²/G of x = to − (start − (ε/2) G ∇U(start)), in float64, leaf by leaf."""
+    ends, starts, parts = layout.views(to), layout.views(start), []
+    factors = {} if metric is None else layout.views(metric)
+    for name, slope in layout.views(grad).items():
+        gap = torch.sub(ends[name], starts[name])
         if metric is None:
-            gap.add_(leaf, alpha=epsilon / 2).square_()
+            gap.add_(slope, alpha=epsilon / 2).square_()
         else:
-            gap.addcmul_(metric[name], leaf, value=epsilon / 2).square_().div_(metric[name])
-        parts.append(gap.flatten(1).sum(1, dtype=torch.float64))
+            gap.addcmul_(factors[name], slope, value=epsilon / 2).square_().div_(factors[name])
+        parts.append(gap.reshape(*gap.shape[:2], -1).sum(2, dtype=torch.float64))
     return torch.stack(parts).sum(0)

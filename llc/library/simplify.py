@@ -1,0 +1,207 @@
+"""Fewer operations for the same numbers: a traced gradient without what changes nothing.
+
+Views of the same shape, factors of one, transposes of transposes are left out; what depends on no
+input is computed beforehand; a product and what is added to it become one operation.
+"""
+
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+
+aten = torch.ops.aten
+SAME_NUMBERS = {
+    aten.expand.default,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.detach.default,
+    aten.alias.default,
+}
+DIRECT: dict[Any, Any] = {  # PyTorch's own binding of an operation: the same, a microsecond sooner
+    aten.add.Tensor: torch.add,
+    aten.sub.Tensor: torch.sub,
+    aten.mul.Tensor: torch.mul,
+    aten.mul.Scalar: torch.mul,
+    aten.div.Tensor: torch.div,
+    aten.pow.Tensor_Scalar: torch.pow,
+    aten.neg.default: torch.neg,
+    aten.exp.default: torch.exp,
+    aten.tanh.default: torch.tanh,
+    aten.sigmoid.default: torch.sigmoid,
+    aten.relu.default: torch.relu,
+    aten.mm.default: torch.mm,
+    aten.bmm.default: torch.bmm,
+    aten.baddbmm.default: torch.baddbmm,
+    aten.sum.dim_IntList: torch.sum,
+    aten.mean.dim: torch.mean,
+    aten.transpose.int: torch.transpose,
+    aten.unsqueeze.default: torch.unsqueeze,
+    aten.squeeze.dim: torch.squeeze,
+    aten.view.default: torch.Tensor.view,
+    aten._unsafe_view.default: torch.Tensor.view,
+    aten.expand.default: torch.Tensor.expand,
+}
+FACTOR = {aten.mul.Scalar, aten.mul.Tensor}
+UNIT_FACTOR = FACTOR | {aten.div.Scalar, aten.div.Tensor, aten.pow.Tensor_Scalar}
+FILLED = {aten.ones_like.default: torch.ones, aten.zeros_like.default: torch.zeros}
+
+
+def simplify(module: GraphModule) -> bool:
+    """Fewer operations for the same numbers, to rounding; returns whether all of them are pure.
+
+    Nothing is left out where one writes to its inputs: then what is the same depends on when.
+    """
+    graph = module.graph
+    pure = not any(_operation(node)._schema.is_mutable for node in _calls(graph))
+    if pure:
+        for node in _calls(graph):
+            same = _unchanged(node)
+            if same is not None:
+                node.replace_all_uses_with(same)
+        graph.eliminate_dead_code()
+        _fold_constants(module)
+        for rewrite in (_add_into_product, _sum_without_axis, _view_with_axis, _one_factor):
+            for node in _calls(graph):
+                rewrite(node)
+            graph.eliminate_dead_code()
+    for node in _calls(graph):
+        node.target = DIRECT.get(node.target, node.target)
+    module.recompile()
+    return pure
+
+
+def _calls(graph: Graph) -> list[Node]:
+    """The nodes that run an operation, in order."""
+    return [
+        node
+        for node in graph.nodes
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
+    ]
+
+
+def _operation(node: Node) -> torch._ops.OpOverload[..., Any]:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    return node.target
+
+
+def _unchanged(node: Node) -> Node | None:
+    """The node whose numbers, in the same places, are those of `node`; None: it changes some."""
+    source, *rest = node.args
+    if not isinstance(source, Node):
+        return None
+    if node.target is aten.transpose.int and source.target is aten.transpose.int:
+        first = source.args[0]
+        assert isinstance(first, Node)
+        return first if sorted(rest) == sorted(source.args[1:]) else None  # type: ignore[type-var]
+    unit = node.target in UNIT_FACTOR and rest[0] == 1
+    return source if (unit or node.target in SAME_NUMBERS) and _like(node, source) else None
+
+
+def _like(node: Node, other: Node) -> bool:
+    """Whether two nodes have the same shape, strides and type."""
+    one, two = node.meta.get("tensor_meta"), other.meta.get("tensor_meta")
+    if one is None or two is None:
+        return False
+    return bool((one.shape, one.stride, one.dtype) == (two.shape, two.stride, two.dtype))
+
+
+def _shape(node: Node) -> list[int] | None:
+    about = node.meta.get("tensor_meta")
+    return None if about is None else list(about.shape)
+
+
+def _replace(node: Node, target: Any, *args: Any) -> None:
+    """Another operation with the same result."""
+    with node.graph.inserting_before(node):
+        other = node.graph.call_function(target, args)
+    other.meta.update(node.meta)
+    node.replace_all_uses_with(other)
+
+
+def _fold_constants(module: GraphModule) -> None:
+    """Compute now what depends on no input, or on the shape of one alone."""
+    graph, known = module.graph, dict[Node, Any]()
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            known[node] = getattr(module, str(node.target))
+    for node in _calls(graph):
+        about = node.meta.get("tensor_meta")
+        if about is None:
+            continue
+        if node.target in FILLED:
+            device = node.meta["val"].device
+            value = FILLED[node.target](about.shape, dtype=about.dtype, device=device)
+        elif all(source in known for source in node.all_input_nodes):
+            args: Any = map_arg(node.args, known.__getitem__)
+            kwargs: Any = map_arg(node.kwargs, known.__getitem__)
+            value = _operation(node)(*args, **kwargs)
+        else:
+            continue
+        name = f"_folded{len(known)}"
+        module.register_buffer(name, value)
+        with graph.inserting_before(node):
+            constant = graph.get_attr(name)
+        constant.meta.update(node.meta)
+        known[constant] = value
+        node.replace_all_uses_with(constant)
+    graph.eliminate_dead_code()
+
+
+def _add_into_product(node: Node) -> None:
+    """a + B C as one operation, where B C is wanted for nothing else (a layer's bias)."""
+    if node.target is not aten.add.Tensor or node.kwargs:
+        return
+    for base, product in (node.args, node.args[::-1]):
+        if not isinstance(base, Node) or not isinstance(product, Node):
+            continue
+        if product.target is aten.bmm.default and len(product.users) == 1 and _like(node, product):
+            _replace(node, aten.baddbmm.default, base, *product.args)
+            return
+
+
+def _sum_without_axis(node: Node) -> None:
+    """A sum that keeps its axes, to have them dropped (a bias's gradient), drops them itself."""
+    source = node.args[0]
+    if node.target is not aten.view.default or not isinstance(source, Node):
+        return
+    if source.target is not aten.sum.dim_IntList or source.args[2:] != (True,):
+        return
+    summed, axes = source.args[:2]
+    shape = _shape(summed) if isinstance(summed, Node) else None
+    if shape is not None and isinstance(axes, list):
+        dropped = {axis % len(shape) for axis in axes}
+        if _shape(node) == [size for axis, size in enumerate(shape) if axis not in dropped]:
+            _replace(node, aten.sum.dim_IntList, summed, axes)
+
+
+def _view_with_axis(node: Node) -> None:
+    """A view with one more axis, of one entry."""
+    source = node.args[0]
+    if node.target is not aten.view.default or not isinstance(source, Node):
+        return
+    before, after = _shape(source), _shape(node)
+    if before is None or after is None or len(after) != len(before) + 1:
+        return
+    axis = next((i for i in range(len(after)) if after[:i] + after[i + 1 :] == before), None)
+    if axis is not None and after[axis] == 1:
+        _replace(node, aten.unsqueeze.default, source, axis)
+
+
+def _one_factor(node: Node) -> None:
+    """c (s x) of a number s and a constant c as (c s) x."""
+    if node.target is not aten.mul.Tensor:
+        return
+    for constant, product in (node.args, node.args[::-1]):
+        if not isinstance(constant, Node) or not isinstance(product, Node):
+            continue
+        by_number = product.target in FACTOR and isinstance(product.args[1], int | float)
+        scaled = by_number and len(product.users) == 1
+        if constant.op == "get_attr" and scaled and _like(node, product):
+            module = node.graph.owning_module
+            assert module is not None
+            name = f"_scaled_{node.name}"
+            module.register_buffer(name, getattr(module, str(constant.target)) * product.args[1])
+            with node.graph.inserting_before(node):
+                _replace(node, aten.mul.Tensor, node.graph.get_attr(name), product.args[0])
+            return
