@@ -56,10 +56,12 @@ class Examples(NamedTuple):
         """Of one example, inputs and targets together."""
         return sum(leaf[0].numel() for leaf in tree_flatten(self)[0])
 
-    def parts(self, size: int) -> Iterator["Examples"]:
-        """All of them in order, `size` at a time."""
-        for start in range(0, self.number, size):
-            yield self.map(lambda t, start=start: t[start : start + size])  # type: ignore[misc]
+    def parts(self, size: int, axis: int = 0) -> Iterator["Examples"]:
+        """All of them in order along their axis, `size` at a time."""
+        leaves, form = tree_flatten(self)
+        for parts in zip(*(leaf.split(size, axis) for leaf in leaves), strict=True):
+            part: Examples = tree_unflatten(list(parts), form)
+            yield part
 
 
 class Source(NamedTuple):

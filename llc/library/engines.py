@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from llc.library.data import Examples
 from llc.library.losses import Objective
@@ -34,7 +34,10 @@ class Engine(Protocol):
     def add_gradient(
         self, weights: Params, batch: Examples, size: int, out: Params, scale: float
     ) -> Tensor:
-        """out ← out + scale·∇(Σℓ/size), summed over the batch; returns Σℓ/size, (C,)."""
+        """out ← out + scale·∇(Σℓ/size), summed over the batch; returns Σℓ/size, (C,).
+
+        ∇Σℓ is what is computed: a mean's gradient may underflow in half precision.
+        """
 
 
 class Plain:
@@ -63,11 +66,11 @@ class Plain:
         chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
             self._put(chain)
-            loss = self._losses(_of_chain(batch, index)).sum() / size
+            loss = self._losses(_of_chain(batch, index)).sum()
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
-            torch._foreach_add_(total, free, alpha=scale)
-            values.append(loss.detach())
+            torch._foreach_add_(total, free, alpha=scale / size)
+            values.append(loss.detach() / size)
             del grads, free  # before the next chain's come
         return torch.stack(values)
 
@@ -108,16 +111,16 @@ class Vmapped:
     ) -> Tensor:
         data, axis = _axis(batch)
 
-        def mean(one: Params, examples: tuple[Any, Any]) -> Tensor:
-            return self._losses(one, examples).sum() / size
+        def total(one: Params, examples: tuple[Any, Any]) -> Tensor:
+            return self._losses(one, examples).sum()
 
         with torch.enable_grad():
-            grads, values = vmap(grad_and_value(mean), in_dims=(0, axis))(
+            grads, values = vmap(grad_and_value(total), in_dims=(0, axis))(
                 dict(weights), tuple(data)
             )
         totals = [out[name] for name in grads]
-        torch._foreach_add_(totals, list(grads.values()), alpha=scale)
-        return _plain_tensor(values)
+        torch._foreach_add_(totals, list(grads.values()), alpha=scale / size)
+        return _plain_tensor(values) / size
 
     def _losses(self, one: Params, examples: tuple[Any, Any]) -> Tensor:
         leaves = {
@@ -125,7 +128,7 @@ class Vmapped:
             for name, leaf in one.items()
         }
         batch = Examples(*examples)
-        outputs = functional_call(self.network.module, leaves, *_arguments(batch.inputs))
+        outputs = self.network.call(batch.inputs, leaves)
         return self.objective(outputs, batch.targets, batch.number)
 
 
@@ -145,13 +148,6 @@ def _of_chain(batch: Examples, chain: int) -> Examples:
 def _axis(batch: Examples) -> tuple[Examples, int | None]:
     """What `vmap` maps over: the chains' own batches, or one that they share."""
     return (batch.map(lambda t: t[0]), None) if batch.number == 1 else (batch, 0)
-
-
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """As `functional_call` takes them."""
-    if isinstance(inputs, dict):
-        return (), inputs
-    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
 
 
 def _plain_tensor(values: Any) -> Tensor:

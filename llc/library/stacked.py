@@ -1,6 +1,7 @@
 """A user's model and data as `llc.models.base.StackedLoss`."""
 
 import threading
+from collections.abc import Iterator
 from copy import copy
 
 import torch
@@ -17,7 +18,7 @@ from llc.params import Params, Shapes
 class LibraryLoss:
     """Mean loss of a model over its examples, as a function of its free coordinates.
 
-    network, data: on one device. at_once: examples that a pass over all the data sees together.
+    network, data: on one device. at_once: examples that go through the network together, at most.
     engine: 'vmap' or 'plain'.
     """
 
@@ -125,14 +126,21 @@ class LibraryBlock:
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         engine = self.loss.engine_for(self.like)
-        if self._batches is not None:
+        values = [
+            engine.add_gradient(weights, batch, self.size, out, scale)
+            for batch in self._parts(step)
+        ]
+        self._losses[step] = sum(values[1:], values[0])
+
+    def _parts(self, step: int) -> Iterator[Examples]:
+        """The step's batch (C, B, …) or (1, B, …), as much at once as the network may see."""
+        at_once = self.loss.at_once
+        if self._batches is None:
+            for part in self.loss.data.parts(at_once):
+                yield part.to(self.like.device, self.like.dtype).map(lambda t: t[None])
+        else:
             batch = self._batches.map(lambda t: t[step])
-            self._losses[step] = engine.add_gradient(weights, batch, self.size, out, scale)
-            return
-        self._losses[step].zero_()
-        for part in self.loss.data.parts(self.loss.at_once):
-            batch = part.to(self.like.device, self.like.dtype).map(lambda t: t[None])
-            self._losses[step] += engine.add_gradient(weights, batch, self.size, out, scale)
+            yield from [batch] if self.size <= at_once else batch.parts(at_once, axis=1)
 
     def losses(self, steps: slice = EVERY) -> Tensor:
         return self._losses[: self.used][steps].clone()  # a step may be asked about again
