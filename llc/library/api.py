@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from llc.config import SamplerConfig, parse
 from llc.estimate import estimate_stack
-from llc.library.data import Source, Unpack, read
+from llc.library.data import AT_ONCE, Source, Unpack, read
 from llc.library.losses import Loss, cross_entropy
 from llc.library.network import check_hooks, copied, takes
 from llc.library.places import Places, pick_devices, stack_size
@@ -18,6 +18,7 @@ from llc.library.probe import check_at_centre, check_engine, fastest_engine, obj
 from llc.library.result import LLCEstimate, result_of
 from llc.library.settings import Settings, default_draws
 from llc.library.stacked import LibraryLoss
+from llc.library.streaming import streamed
 from llc.library.tokens import next_token_loss
 from llc.params import count
 
@@ -42,6 +43,7 @@ def estimate_llc(
     seed: int = 0,
     params: Any = None,
     unpack: Unpack | None = None,
+    stream: bool = False,
     devices: str | torch.device | Sequence[str | torch.device] | None = None,
     chains_per_stack: int | None = None,
     dtype: torch.dtype | None = None,
@@ -76,6 +78,8 @@ def estimate_llc(
     mamclmc) or an `llc.SamplerConfig` with its keys. seed: fixes everything but rounding.
     params: which parameters to sample, the others staying exactly where they are: names, glob
     patterns, submodules, or a dict from them to masks or indices. unpack: see `data`.
+    stream: fetch examples by index when a step needs them instead of holding them all in memory;
+    the same chains to rounding. For data sets with indices.
     devices: where chains run, the model's device by default; chains are dealt out to several.
     chains_per_stack: at most so many at once on a device, which bounds memory; results agree to
     rounding whatever it is. dtype: float32 or float64, the model's own by default.
@@ -109,7 +113,12 @@ def estimate_llc(
     home, precision = home_and_precision(network, dtype)
     places = pick_devices(devices, home)
     check_autocast(autocast, precision, places)
-    source = read(data, unpack, takes(network.module, "attention_mask"), settings.seed)
+    takes_mask = takes(network.module, "attention_mask")
+    source = (
+        streamed(data, unpack, takes_mask)
+        if stream
+        else read(data, unpack, takes_mask, settings.seed)
+    )
     size = settings.batch_size_for(source.examples.number, source.batch_size)
     sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
     network = network.to(places[0], precision)
@@ -167,4 +176,6 @@ def _loss(loss: Any, source: Source) -> Loss:
             f"loss={loss!r}: must be 'cross_entropy' or a function (outputs, targets) -> one value "
             "an example"
         )
-    return next_token_loss(source.examples.targets) if source.tokens else cross_entropy
+    if not source.tokens:
+        return cross_entropy
+    return next_token_loss(part.targets for part in source.examples.parts(AT_ONCE))

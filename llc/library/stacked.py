@@ -7,7 +7,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from llc.library.data import Examples
+from llc.library.data import Data, Examples
 from llc.library.engines import Engine, make_engine
 from llc.library.losses import Objective
 from llc.library.network import Network
@@ -23,7 +23,7 @@ class LibraryLoss:
     """
 
     def __init__(
-        self, network: Network, data: Examples, objective: Objective, at_once: int, engine: str
+        self, network: Network, data: Data, objective: Objective, at_once: int, engine: str
     ) -> None:
         self.network, self.data, self.objective = network, data, objective
         self.at_once, self.engine = at_once, engine
@@ -115,7 +115,7 @@ class LibraryBlock:
         self._batches: Examples | None = None  # where None, all the data
         if indices is not None:
             self.size = indices.shape[-1]
-            self._batches = loss.data.map(lambda t: _rows(t, indices, self.like))
+            self._batches = loss.data.rows(indices, self.like)
         else:
             self.size = loss.num_examples
         if indices is None or loss.objective.mean:
@@ -147,9 +147,3 @@ class LibraryBlock:
 
     def baselines(self, steps: slice = EVERY) -> Tensor:
         return self._baselines[: self.used][steps]
-
-
-def _rows(table: Tensor, indices: Tensor, like: Tensor) -> Tensor:
-    """Rows (K, S, B, …) of a table (n, …), floating-point numbers in the precision of `like`."""
-    rows = table.index_select(0, indices.flatten()).view(*indices.shape, *table.shape[1:])
-    return rows.to(like.dtype) if rows.is_floating_point() else rows
