@@ -60,6 +60,12 @@ def refused(message, model=None, given=None, loss="cross_entropy", error=ValueEr
         ("engine='fast'", {"engine": "fast"}),
         ("chains_per_stack=0", {"chains_per_stack": 0}),
         ("dtype=torch.float16: must be torch.float32", {"dtype": torch.float16}),
+        ("microbatch_size=0", {"microbatch_size": 0}),
+        ("autocast=torch.float32: must be torch.bfloat16", {"autocast": torch.float32}),
+        (
+            "autocast=torch.bfloat16: casts from float32, and chains are sampled in torch.float64",
+            {"autocast": torch.bfloat16, "dtype": torch.float64},
+        ),
         ("devices: 'gpu'", {"devices": ["gpu"]}),
         ("devices: is empty", {"devices": []}),
         ("loss='mse': must be 'cross_entropy' or a function", {"loss": "mse"}),
@@ -265,3 +271,11 @@ def test_observables_of_another_type():
 
 def test_observables_need_a_loss_of_each_example():
     refused("observables: need a loss of one value", loss=cross_entropy, observables={"a": data()})
+
+
+def test_autocast_that_a_device_cannot_run(monkeypatch):
+    def unsupported(*_):
+        raise RuntimeError("not implemented for 'Half'")
+
+    monkeypatch.setattr(torch, "autocast", unsupported)
+    refused("autocast=torch.float16: PyTorch cannot run it on cpu", autocast=torch.float16)

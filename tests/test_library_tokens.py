@@ -90,7 +90,7 @@ def test_losses_by_token_and_by_sequence_agree():
     assert by_token.isnan().sum() == 3
     expected = -logits[0, 2].log_softmax(0)[labels[0, 3]]
     assert by_token[0, 2].item() == pytest.approx(expected.item(), rel=1e-12)
-    mean = next_token_loss(labels)(logits, labels).mean()
+    mean = next_token_loss([labels])(logits, labels).mean()
     assert mean.item() == pytest.approx(by_token.nanmean().item(), rel=1e-12)
 
 

@@ -9,19 +9,20 @@ from torch import Tensor, nn
 
 from llc.config import SamplerConfig, parse
 from llc.estimate import estimate_stack
-from llc.library.data import Source, Unpack, read
+from llc.library.data import AT_ONCE, Source, Unpack, read
 from llc.library.losses import Loss, cross_entropy
-from llc.library.network import Network, check_hooks, copied, takes
+from llc.library.network import check_hooks, copied, takes
 from llc.library.observables import Observables, read_observables
 from llc.library.places import Places, pick_devices, stack_size
+from llc.library.precision import check_autocast, home_and_precision
 from llc.library.probe import check_at_centre, check_engine, fastest_engine, objective_of
 from llc.library.result import LLCEstimate, result_of
 from llc.library.settings import Settings, default_draws
 from llc.library.stacked import LibraryLoss
+from llc.library.streaming import streamed
 from llc.library.tokens import next_token_loss, token_losses
 from llc.params import count
 
-HALF = (torch.float16, torch.bfloat16)
 MEAN_NOTE = "mean-reduced loss: baseline not shared"
 
 
@@ -36,6 +37,7 @@ def estimate_llc(
     burn_in: int | None = None,
     thin: int = 1,
     batch_size: int | None = None,
+    microbatch_size: int | None = None,
     epsilon: float | str = "auto",
     gamma: float = 10.0,
     sampler: str | SamplerConfig = "sgld",
@@ -43,9 +45,11 @@ def estimate_llc(
     params: Any = None,
     unpack: Unpack | None = None,
     observables: Mapping[str, Any] | None = None,
+    stream: bool = False,
     devices: str | torch.device | Sequence[str | torch.device] | None = None,
     chains_per_stack: int | None = None,
     dtype: torch.dtype | None = None,
+    autocast: torch.dtype | None = None,
     engine: str = "auto",
     companions: bool = True,
     progress: bool = True,
@@ -67,7 +71,9 @@ def estimate_llc(
     nbeta: nβ, n/log n where None. num_chains, num_draws: chains, and recorded draws of each, every
     `thin`-th step (None: 2000, fewer of samplers whose draws cost more); the first `burn_in` of the
     draws (None: half) do not count.
-    batch_size: examples a step; all of them: n. Also how many a pass over all data sees at once.
+    batch_size: examples a step; all of them: n. microbatch_size: examples that go through the
+    model at once, all of a batch where None: a step's gradient is then summed over its parts, which
+    bounds activations and changes nothing but rounding.
     epsilon: ε of Δw = −(ε/2)∇U + √ε ξ, twice a factor on the gradient; 'auto' finds it in a
     tenth of the run (`llc.calibrate`). gamma: γ.
     sampler: a name (sgld, sgld_cv, sghmc, sgnht; on all data a step mala, hmc, nuts, mclmc,
@@ -76,9 +82,13 @@ def estimate_llc(
     patterns, submodules, or a dict from them to masks or indices. unpack: see `data`.
     observables: by name, data sets of the same structure whose losses, example by example (token by
     token), are recorded at every draw: see `LLCEstimate.observables`.
+    stream: fetch examples by index when a step needs them instead of holding them all in memory;
+    the same chains to rounding. For data sets with indices.
     devices: where chains run, the model's device by default; chains are dealt out to several.
     chains_per_stack: at most so many at once on a device, which bounds memory; results agree to
     rounding whatever it is. dtype: float32 or float64, the model's own by default.
+    autocast: torch.bfloat16 or torch.float16, in which the model's forward and backward passes run
+    then, where PyTorch deems it safe; the loss, the parameters and the steps stay in float32.
     engine: 'vmap' runs the chains of a stack at once, 'plain' one after another; 'auto' measures.
     companions: also approach equilibrium from above (with four chains a third more steps), which
     the status needs to be trustworthy. progress: show a bar, on a terminal.
@@ -95,6 +105,7 @@ def estimate_llc(
             "burn_in": burn_in,
             "thin": thin,
             "batch_size": batch_size,
+            "microbatch_size": microbatch_size,
             "epsilon": epsilon,
             "gamma": gamma,
             "seed": seed,
@@ -103,18 +114,25 @@ def estimate_llc(
         },
     )
     network = copied(model, params)
-    home, precision = _place(network, dtype)
+    home, precision = home_and_precision(network, dtype)
     places = pick_devices(devices, home)
-    reading = unpack, takes(network.module, "attention_mask"), settings.seed
-    source = read(data, *reading)
-    sets = read_observables(observables, *reading, source)
+    check_autocast(autocast, precision, places)
+    takes_mask = takes(network.module, "attention_mask")
+    source = (
+        streamed(data, unpack, takes_mask)
+        if stream
+        else read(data, unpack, takes_mask, settings.seed)
+    )
+    sets = read_observables(observables, unpack, takes_mask, settings.seed, source)
     size = settings.batch_size_for(source.examples.number, source.batch_size)
     sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
     network = network.to(places[0], precision)
     examples = source.examples.to(places[0], precision)
     objective = objective_of(network, examples, _loss(loss, source))
     check_hooks(model, network, next(examples.parts(2)).inputs)
-    bound = LibraryLoss(network, examples, objective, size, "plain")
+    network.autocast = autocast
+    at_once = min(size, settings.microbatch_size or size)
+    bound = LibraryLoss(network, examples, objective, at_once, "plain")
     check_at_centre(bound)
     together = stack_size(settings.num_chains, len(places), settings.chains_per_stack)
     chosen, why = settings.engine, ""
@@ -168,7 +186,9 @@ def _loss(loss: Any, source: Source) -> Loss:
             f"loss={loss!r}: must be 'cross_entropy' or a function (outputs, targets) -> one value "
             "an example"
         )
-    return next_token_loss(source.examples.targets) if source.tokens else cross_entropy
+    if not source.tokens:
+        return cross_entropy
+    return next_token_loss(part.targets for part in source.examples.parts(AT_ONCE))
 
 
 def _loss_of_each(loss: Any, source: Source, mean: bool) -> Loss:
@@ -182,29 +202,3 @@ def _loss_of_each(loss: Any, source: Source, mean: bool) -> Loss:
             "a mean over the batch"
         )
     return token_losses if source.tokens and not callable(loss) else _loss(loss, source)
-
-
-def _place(network: Network, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
-    """The device of the model, and the precision to sample in.
-
-    Raises: ValueError for a model on several devices, or in a precision too low to sample in.
-    """
-    leaves = dict(network.module.named_parameters())
-    home = {leaf.device for leaf in leaves.values()}
-    if len(home) > 1:
-        raise ValueError(
-            f"model: is spread over {', '.join(map(str, home))}: move it to one device"
-        )
-    if dtype is not None and dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype={dtype}: must be torch.float32 or torch.float64")
-    own = {leaves[name].dtype for name in network.free}
-    if dtype is None and own & set(HALF):
-        raise ValueError(
-            f"model: has parameters of {', '.join(map(str, own))}, too coarse for a chain's steps: "
-            "give dtype=torch.float32"
-        )
-    if dtype is None and len(own) > 1:
-        raise ValueError(
-            f"model: has parameters of {' and '.join(map(str, own))}: give dtype=torch.float32"
-        )
-    return home.pop(), dtype or own.pop()

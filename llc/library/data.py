@@ -6,7 +6,7 @@ the n examples: a minibatch is then a gather, and each chain draws its own.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -68,16 +68,42 @@ class Examples(NamedTuple):
         """Of one example, inputs and targets together."""
         return sum(leaf[0].numel() for leaf in self.leaves())
 
-    def parts(self, size: int) -> Iterator["Examples"]:
-        """All of them in order, `size` at a time."""
-        for start in range(0, self.number, size):
-            yield self.map(lambda t, start=start: t[start : start + size])  # type: ignore[misc]
+    def rows(self, indices: Tensor, like: Tensor) -> "Examples":
+        """Those at `indices` (K, S, B) -> (K, S, B, …), numbers in the precision of `like`."""
+
+        def gathered(table: Tensor) -> Tensor:
+            rows = table.index_select(0, indices.flatten()).view(*indices.shape, *table.shape[1:])
+            return rows.to(like.dtype) if rows.is_floating_point() else rows
+
+        return self.map(gathered)
+
+    def parts(self, size: int, axis: int = 0) -> Iterator["Examples"]:
+        """All of them in order along their axis, `size` at a time."""
+        leaves, form = tree_flatten(self)
+        for parts in zip(*(leaf.split(size, axis) for leaf in leaves), strict=True):
+            part: Examples = tree_unflatten(list(parts), form)
+            yield part
+
+
+class Data(Protocol):
+    """n examples addressed by index, held or fetched: see `Examples`."""
+
+    @property
+    def number(self) -> int: ...
+
+    def numbers(self) -> int: ...
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Data": ...
+
+    def parts(self, size: int) -> Iterator[Examples]: ...
+
+    def rows(self, indices: Tensor, like: Tensor) -> Examples: ...
 
 
 class Source(NamedTuple):
     """What was read."""
 
-    examples: Examples
+    examples: Data
     batch_size: int | None  # a DataLoader's own
     tokens: bool  # sequences of `input_ids`, to be predicted token by token
 
@@ -95,8 +121,8 @@ def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int, least: i
         parts, tokens = [], False
         for batch in batches:
             tokens = unpack is None and has_tokens(batch)
-            pair = unpack_tokens(batch, takes_mask) if tokens else _unpacked(batch, unpack)
-            parts.append(_tensors(*pair))
+            pair = unpack_tokens(batch, takes_mask) if tokens else unpacked(batch, unpack)
+            parts.append(tensors_of(*pair))
     if not parts or not all(len(leaf) for part in parts for leaf in tree_flatten(part)[0]):
         raise ValueError("data: is empty: give at least two examples")
     examples = _joined(pad_alike(parts) if tokens else parts)
@@ -119,7 +145,7 @@ def _batches(data: Any) -> tuple[Iterable[Any], int | None]:
         return [data.tensors], None
     if isinstance(data, Mapping) and has_tokens(data):
         return [data], None
-    if isinstance(data, tuple | list) and data and all(map(_is_array, data)):
+    if isinstance(data, tuple | list) and data and all(map(is_array, data)):
         return [tuple(data)], None
     if isinstance(data, IterableDataset):
         return _collated(iter(data)), None
@@ -127,7 +153,7 @@ def _batches(data: Any) -> tuple[Iterable[Any], int | None]:
     sized = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if isinstance(data, Dataset) or (sized and not isinstance(data, Mapping | Tensor | str)):
         return _collated(items[index] for index in range(len(items))), None
-    raise TypeError(f"data={_words(data)}: must be {KINDS}")
+    raise TypeError(f"data={words(data)}: must be {KINDS}")
 
 
 def _of_loader(loader: "DataLoader[Any]") -> Iterable[Any]:
@@ -136,9 +162,7 @@ def _of_loader(loader: "DataLoader[Any]") -> Iterable[Any]:
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return loader
     length = len(dataset)
-    sampler: Any = loader.sampler
-    orders = isinstance(sampler, SequentialSampler | RandomSampler)
-    if not orders or len(sampler) != length:
+    if not in_order(loader):
         return loader
     if isinstance(dataset, TensorDataset) and loader.collate_fn is default_collate:
         return [dataset.tensors]
@@ -156,30 +180,42 @@ def _of_loader(loader: "DataLoader[Any]") -> Iterable[Any]:
     )
 
 
+def in_order(loader: "DataLoader[Any]") -> bool:
+    """Whether a loader of a data set with indices goes through all of it, in whatever order."""
+    sampler: Any = loader.sampler
+    orders = isinstance(sampler, SequentialSampler | RandomSampler)
+    return orders and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+
+
 def _collated(items: Iterator[Any]) -> Iterator[Any]:
     while chunk := list(islice(items, AT_ONCE)):
-        yield collate_tokens(chunk) if has_tokens(chunk[0]) else default_collate(chunk)
+        yield collated(chunk)
 
 
-def _unpacked(batch: Any, unpack: Unpack | None) -> tuple[Any, Any]:
+def collated(items: Sequence[Any]) -> Any:
+    """Several items as one batch."""
+    return collate_tokens(items) if has_tokens(items[0]) else default_collate(list(items))
+
+
+def unpacked(batch: Any, unpack: Unpack | None) -> tuple[Any, Any]:
     """(inputs, targets) of a batch."""
     pair = batch if unpack is None else unpack(batch)
     if isinstance(pair, tuple | list) and len(pair) == 2:
         return pair[0], pair[1]
     if unpack is None:
         raise ValueError(
-            f"data: a batch is {_words(batch)}, not a pair (inputs, targets): give "
+            f"data: a batch is {words(batch)}, not a pair (inputs, targets): give "
             "unpack=lambda batch: (inputs, targets)"
         )
-    raise ValueError(f"unpack: returned {_words(pair)}: must be a pair (inputs, targets)")
+    raise ValueError(f"unpack: returned {words(pair)}: must be a pair (inputs, targets)")
 
 
-def _tensors(inputs: Any, targets: Any) -> Examples:
+def tensors_of(inputs: Any, targets: Any) -> Examples:
     """Every leaf as a detached tensor with an axis for the examples."""
 
     def tensor(leaf: Any) -> Tensor:
-        if not _is_array(leaf):
-            raise ValueError(f"data: holds {_words(leaf)} where a tensor (examples, …) is needed")
+        if not is_array(leaf):
+            raise ValueError(f"data: holds {words(leaf)} where a tensor (examples, …) is needed")
         return torch.as_tensor(leaf).detach()
 
     found = Examples(tree_map(tensor, inputs), tree_map(tensor, targets))
@@ -207,7 +243,8 @@ def _joined(parts: Sequence[Examples]) -> Examples:
     return joined
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether it is a tensor, or one of NumPy's."""
     return isinstance(value, Tensor | np.ndarray)
 
 
@@ -215,7 +252,7 @@ def _shapes(leaves: Sequence[Tensor]) -> str:
     return " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves)
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
     """What `value` is, in a few words."""
     if isinstance(value, Mapping):
         return f"a {type(value).__name__} with keys {', '.join(map(repr, value))}"

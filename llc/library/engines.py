@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from llc.library.data import Examples
@@ -36,7 +36,10 @@ class Engine(Protocol):
     def add_gradient(
         self, weights: Params, batch: Examples, size: int, out: Params, scale: float
     ) -> Tensor:
-        """out ← out + scale·∇(Σℓ/size), summed over the batch; returns Σℓ/size, (C,)."""
+        """out ← out + scale·∇(Σℓ/size), summed over the batch; returns Σℓ/size, (C,).
+
+        ∇Σℓ is what is computed: a mean's gradient may underflow in half precision.
+        """
 
 
 class Plain:
@@ -65,11 +68,11 @@ class Plain:
         chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
             self._put(chain)
-            loss = self._losses(_of_chain(batch, index)).sum() / size
+            loss = self._losses(_of_chain(batch, index)).sum()
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
-            torch._foreach_add_(total, free, alpha=scale)
-            values.append(loss.detach())
+            torch._foreach_add_(total, free, alpha=scale / size)
+            values.append(loss.detach() / size)
             del grads, free  # before the next chain's come
         return torch.stack(values)
 
@@ -110,24 +113,24 @@ class Vmapped:
         self, weights: Params, batch: Examples, size: int, out: Params, scale: float
     ) -> Tensor:
         inputs, examples = [*weights.values()], batch.leaves()
-        key = (size, inputs[0].shape[0], *(leaf.shape for leaf in examples))
+        key = (inputs[0].shape[0], *(leaf.shape for leaf in examples))
         inputs += examples
         if key not in self._gradients:
-            self._gradients[key] = adding(self._gradient(weights, batch, size), inputs)
-        return self._gradients[key](inputs, [*out.values()], scale)
+            self._gradients[key] = adding(self._gradient(weights, batch), inputs)
+        return self._gradients[key](inputs, [*out.values()], scale / size) / size
 
-    def _gradient(self, weights: Params, batch: Examples, size: int) -> Flat:
-        """(free leaves, tensors of a batch) -> (∇(Σℓ/size) by leaf, Σℓ/size)."""
+    def _gradient(self, weights: Params, batch: Examples) -> Flat:
+        """(free leaves, tensors of a batch) -> (∇Σℓ by leaf, Σℓ)."""
         names, structure = list(weights), tree_flatten(batch)[1]
 
-        def mean(one: Params, data: tuple[Any, Any]) -> Tensor:
-            return self._losses(one, data).sum() / size
+        def total(one: Params, data: tuple[Any, Any]) -> Tensor:
+            return self._losses(one, data).sum()
 
         def gradient(*leaves: Tensor) -> list[Tensor]:
             one = dict(zip(names, leaves[: len(names)], strict=True))
             data, axis = _axis(tree_unflatten(leaves[len(names) :], structure))
             with torch.enable_grad():
-                run = vmap(grad_and_value(mean), in_dims=(0, axis))
+                run = vmap(grad_and_value(total), in_dims=(0, axis))
                 grads, values = run(one, tuple(data))
             return [*(grads[name] for name in names), values]
 
@@ -139,7 +142,7 @@ class Vmapped:
             for name, leaf in one.items()
         }
         batch = Examples(*examples)
-        outputs = functional_call(self.network.module, leaves, *_arguments(batch.inputs))
+        outputs = self.network.call(batch.inputs, leaves)
         return self.objective(outputs, batch.targets, batch.number)
 
 
@@ -159,13 +162,6 @@ def _of_chain(batch: Examples, chain: int) -> Examples:
 def _axis(batch: Examples) -> tuple[Examples, int | None]:
     """What `vmap` maps over: the chains' own batches, or one that they share."""
     return (batch.map(lambda t: t[0]), None) if batch.number == 1 else (batch, 0)
-
-
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """As `functional_call` takes them."""
-    if isinstance(inputs, dict):
-        return (), inputs
-    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
 
 
 def _plain_tensor(values: Any) -> Tensor:

@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map
 
 from llc.library.selection import Free, select_free
 from llc.params import Layout, Params, Shapes
 
+HALF = (torch.float16, torch.bfloat16)
 ALIKE = 1e-3  # relative difference that rounding does not explain
 HOOKS = (
     "_forward_hooks",
@@ -29,8 +32,8 @@ HOOKS = (
 class Network:
     """The copy, and where its free coordinates lie; `Engine`s run copies of it."""
 
-    def __init__(self, module: nn.Module, free: Free) -> None:
-        self.module, self.free = module, free
+    def __init__(self, module: nn.Module, free: Free, autocast: torch.dtype | None = None) -> None:
+        self.module, self.free, self.autocast = module, free, autocast
 
     @property
     def shapes(self) -> Shapes:
@@ -70,11 +73,21 @@ class Network:
         }
         module = deepcopy(self.module, shared).to(device=device, dtype=dtype)
         free = {name: None if i is None else i.to(device) for name, i in self.free.items()}
-        return Network(module, free)
+        return Network(module, free, self.autocast)
 
-    def call(self, inputs: Any) -> Any:
-        """The model's outputs on its inputs: a tensor, a tuple of arguments or a dict of them."""
-        return call(self.module, inputs)
+    def call(self, inputs: Any, leaves: Params | None = None) -> Any:
+        """The model's outputs on its inputs: a tensor, a tuple of arguments or a dict of them.
+
+        leaves: to run at, instead of the module's own. With `autocast` the model runs in that
+        precision where PyTorch deems it safe, and what it returns is float32 again.
+        """
+        if self.autocast is None:
+            return call(self.module, inputs, leaves)
+        kind = next(self.module.parameters()).device.type
+        # What is cast is never looked up again: the weights change from call to call.
+        with torch.autocast(kind, self.autocast, cache_enabled=False):
+            outputs = call(self.module, inputs, leaves)
+        return tree_map(lambda t: t.float() if _is_half(t) else t, outputs)
 
 
 def copied(model: Any, params: Any) -> Network:
@@ -123,11 +136,17 @@ def takes(model: nn.Module, name: str) -> bool:
     return name in signature(model.forward).parameters
 
 
-def call(module: nn.Module, inputs: Any) -> Any:
+def call(module: nn.Module, inputs: Any, leaves: Params | None = None) -> Any:
     """The outputs of `module`: see `Network.call`."""
-    if isinstance(inputs, dict):
-        return module(**inputs)
-    return module(*inputs) if isinstance(inputs, tuple | list) else module(inputs)
+    named = inputs if isinstance(inputs, dict) else {}
+    several = () if named else tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    if leaves is None:
+        return module(*several, **named)
+    return functional_call(module, leaves, several, named)
+
+
+def _is_half(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype in HALF
 
 
 def tensors(outputs: Any) -> Iterator[Tensor]:

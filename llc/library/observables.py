@@ -58,7 +58,8 @@ class Observables:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"observables[{name!r}]: model or loss fail on it: {reason}") from None
-        bad = (~values.isfinite() & ~_masked(values, loss.data.targets)).nonzero()
+        targets = next(loss.data.parts(loss.data.number)).targets
+        bad = (~values.isfinite() & ~_masked(values, targets)).nonzero()
         if len(bad):
             where = " token ".join(str(int(index)) for index in bad[0])
             raise ValueError(
@@ -99,6 +100,7 @@ def read_observables(
                 f"{where}: is of another structure than data: one example is "
                 f"{_words(source)} there, and {_words(like)} in data"
             )
+        assert isinstance(source.examples, Examples)
         sets[name] = source.examples
     return sets
 
@@ -122,13 +124,13 @@ def _masked(values: Tensor, targets: Any) -> Tensor:
 
 def _structure(source: Source) -> tuple[Any, ...]:
     """What has to agree: nesting, axes, and which numbers are whole; sizes may differ."""
-    leaves, spec = tree_flatten(tuple(source.examples))
+    leaves, spec = tree_flatten(tuple(next(source.examples.parts(1))))
     return spec, [(leaf.dim(), leaf.is_floating_point()) for leaf in leaves]
 
 
 def _words(source: Source) -> str:
     if source.tokens:
         return "a sequence of input_ids"
-    leaves = tree_flatten(tuple(source.examples))[0]
+    leaves = next(source.examples.parts(1)).leaves()
     kinds = [f"{tuple(leaf.shape[1:])} {leaf.dtype}" for leaf in leaves]
     return " and ".join(kinds).replace("torch.", "")

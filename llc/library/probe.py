@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from llc.library.data import Examples
+from llc.library.data import Data, Examples
 from llc.library.engines import ENGINES
 from llc.library.losses import Loss, Objective
 from llc.library.network import ALIKE, Network, alike, tensors
@@ -18,7 +18,7 @@ LOOKED_AT = 4  # examples
 TRIALS = 2  # timed gradients of each engine, after one that warms it up
 
 
-def objective_of(network: Network, data: Examples, loss: Loss) -> Objective:
+def objective_of(network: Network, data: Data, loss: Loss) -> Objective:
     """The loss, having been found to give one number an example (or token), or their mean.
 
     Raises: ValueError, with the reason, where model or loss fail, are random, mix examples, are not

@@ -36,11 +36,13 @@ class Settings:
     burn_in: Annotated[int, AtLeast(0)] | None = None
     thin: Count = 1
     batch_size: Count | None = None
+    microbatch_size: Count | None = None
     epsilon: Positive | Literal["auto"] = "auto"
     gamma: NonNegative = 10.0
     seed: Seed = 0
     chains_per_stack: Count | None = None
     engine: Annotated[str, OneOf("auto", "vmap", "plain")] = "auto"
+    compile: bool | Literal["auto"] = False
 
     @property
     def num_burn_in(self) -> int:

@@ -1,12 +1,13 @@
 """A user's model and data as `llc.models.base.StackedLoss`."""
 
 import threading
+from collections.abc import Iterator
 from copy import copy
 
 import torch
 from torch import Tensor
 
-from llc.library.data import Examples
+from llc.library.data import Data, Examples
 from llc.library.engines import Engine, make_engine
 from llc.library.losses import Objective
 from llc.library.network import Network
@@ -17,12 +18,12 @@ from llc.params import Params, Shapes
 class LibraryLoss:
     """Mean loss of a model over its examples, as a function of its free coordinates.
 
-    network, data: on one device. at_once: examples that a pass over all the data sees together.
+    network, data: on one device. at_once: examples that go through the network together, at most.
     engine: 'vmap' or 'plain'.
     """
 
     def __init__(
-        self, network: Network, data: Examples, objective: Objective, at_once: int, engine: str
+        self, network: Network, data: Data, objective: Objective, at_once: int, engine: str
     ) -> None:
         self.network, self.data, self.objective = network, data, objective
         self.at_once, self.engine = at_once, engine
@@ -127,7 +128,7 @@ class LibraryBlock:
         self._batches: list[Examples] | None = None  # of each step; where None, all the data
         if indices is not None:
             self.size = indices.shape[-1]
-            self._batches = loss.data.map(lambda t: _rows(t, indices, self.like)).unbind()
+            self._batches = loss.data.rows(indices, self.like).unbind()
         else:
             self.size = loss.num_examples
         if indices is None or loss.objective.mean:
@@ -138,23 +139,24 @@ class LibraryBlock:
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         engine = self.loss.engine_for(self.like)
-        if self._batches is not None:
+        values = [
+            engine.add_gradient(weights, batch, self.size, out, scale)
+            for batch in self._parts(step)
+        ]
+        self._losses[step] = sum(values[1:], values[0])
+
+    def _parts(self, step: int) -> Iterator[Examples]:
+        """The step's batch (C, B, …) or (1, B, …), as much at once as the network may see."""
+        at_once = self.loss.at_once
+        if self._batches is None:
+            for part in self.loss.data.parts(at_once):
+                yield part.to(self.like.device, self.like.dtype).map(lambda t: t[None])
+        else:
             batch = self._batches[step]
-            self._losses[step] = engine.add_gradient(weights, batch, self.size, out, scale)
-            return
-        self._losses[step] = torch.zeros_like(self._losses[step])
-        for part in self.loss.data.parts(self.loss.at_once):
-            batch = part.to(self.like.device, self.like.dtype).map(lambda t: t[None])
-            self._losses[step] += engine.add_gradient(weights, batch, self.size, out, scale)
+            yield from [batch] if self.size <= at_once else batch.parts(at_once, axis=1)
 
     def losses(self, steps: slice = EVERY) -> Tensor:
         return torch.stack(self._losses[: self.used][steps])
 
     def baselines(self, steps: slice = EVERY) -> Tensor:
         return self._baselines[: self.used][steps]
-
-
-def _rows(table: Tensor, indices: Tensor, like: Tensor) -> Tensor:
-    """Rows (K, S, B, …) of a table (n, …), floating-point numbers in the precision of `like`."""
-    rows = table.index_select(0, indices.flatten()).view(*indices.shape, *table.shape[1:])
-    return rows.to(like.dtype) if rows.is_floating_point() else rows

@@ -1,6 +1,6 @@
 """Sequences of `input_ids`, as Hugging Face's tokenisers leave them, and their next-token loss."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,17 +63,18 @@ def pad_alike(parts: "Sequence[Examples]") -> "Sequence[Examples]":
     return [padded(part) for part in parts]
 
 
-def next_token_loss(labels: Tensor) -> Callable[[Any, Tensor], Tensor]:
+def next_token_loss(parts: Iterable[Tensor]) -> Callable[[Any, Tensor], Tensor]:
     """ℓ_i = (n/T) Σ_t −log p(x_{i,t+1} | x_{i,≤t}), over the tokens to be predicted.
 
-    T counts those of all n sequences of `labels` (n, ·), so that the mean of ℓ over the sequences
-    is the mean over all tokens, however unequal their lengths.
+    T counts those of all n sequences, whose labels (·, ·) come in `parts`, so that the mean of ℓ
+    over the sequences is the mean over all tokens, however unequal their lengths.
     Raises: ValueError where there is no token to predict.
     """
-    total = int((labels[:, 1:] != IGNORED).sum())
+    counts = [(len(labels), int((labels[:, 1:] != IGNORED).sum())) for labels in parts]
+    number, total = map(sum, zip(*counts, strict=True))
     if not total:
         raise ValueError("data: no sequence has a second token to predict that is not padding")
-    share = len(labels) / total
+    share = number / total
 
     def loss(outputs: Any, own: Tensor) -> Tensor:
         return share * _each_token(outputs, own).sum(1)
