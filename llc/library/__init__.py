@@ -7,6 +7,7 @@ all of it at w*. `engines` run stacks of chains through the copy, `stacked` offe
 """
 
 from llc.library.api import estimate_llc
+from llc.library.grids import grid
 from llc.library.result import LLCEstimate
 
-__all__ = ["LLCEstimate", "estimate_llc"]
+__all__ = ["LLCEstimate", "estimate_llc", "grid"]
