@@ -5,15 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llc.config import SamplerConfig
-    from llc.library import LLCEstimate, estimate_llc
+    from llc.grid_figures import grid_figure
+    from llc.library import LLCEstimate, estimate_llc, grid
 
 __version__ = "0.1.0"
-__all__ = ["LLCEstimate", "SamplerConfig", "estimate_llc"]
+__all__ = ["LLCEstimate", "SamplerConfig", "estimate_llc", "grid", "grid_figure"]
 
 _HOMES = {
     "LLCEstimate": "llc.library",
     "SamplerConfig": "llc.config",
     "estimate_llc": "llc.library",
+    "grid": "llc.library",
+    "grid_figure": "llc.grid_figures",
 }
 
 

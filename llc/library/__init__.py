@@ -8,6 +8,7 @@ and devices, and `llc.estimate` does the rest.
 """
 
 from llc.library.api import estimate_llc
+from llc.library.grids import grid
 from llc.library.result import LLCEstimate
 
-__all__ = ["LLCEstimate", "estimate_llc"]
+__all__ = ["LLCEstimate", "estimate_llc", "grid"]
