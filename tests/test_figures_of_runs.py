@@ -1,5 +1,7 @@
 """Figures of tables of runs tell the truth: broken, diverged, single, few and no runs."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,7 +50,7 @@ def drawn_crosses(ax):
 def drawn(function, *arguments, **options):
     figure, ax = figures.panels()
     function(ax, *arguments, **options)
-    figure.canvas.draw()
+    figure.savefig(io.BytesIO())  # warnings are errors, those of the layout too
     return ax
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from llc.figures.estimates import trailing_mean
-from llc.figures.style import COLOURS, LOST, ORDERED, crosses, label_size, legend, note, small
+from llc.figures.style import COLOURS, LOST, ORDERED, band, crosses, label_size, legend, note, small
 from llc.figures.tables import half_width, names, numbers
 
 RUNNING = 10  # checkpoints in the running mean of a training curve, where there are ten times that
@@ -106,7 +106,7 @@ def llc_curves(
         means = np.array([row.mean() for row in rows])
         half = np.array([half_width(row) if len(row) else np.nan for row in rows])
         ax.plot(steps, means, lw=1, color=colour, label=label)
-        ax.fill_between(steps, means - half, means + half, color=colour, alpha=0.25, lw=0)
+        band(ax, steps, means, half, colour)
         partial = np.array(complete < count) & np.isfinite(means)
         ax.plot(steps[partial], means[partial], "x", ms=4, color=LOST)
         crosses(ax, steps[np.isnan(means)], "_of no run", height=0.03 + 0.05 * k)
