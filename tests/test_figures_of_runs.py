@@ -1,5 +1,7 @@
 """Figures of tables of runs tell the truth: broken, diverged, single, few and no runs."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,7 +50,7 @@ def drawn_crosses(ax):
 def drawn(function, *arguments, **options):
     figure, ax = figures.panels()
     function(ax, *arguments, **options)
-    figure.canvas.draw()
+    figure.savefig(io.BytesIO())  # warnings are errors, those of the layout too
     return ax
 
 
@@ -227,6 +229,22 @@ def test_runs_that_ended_early_are_told_and_marked():
     assert drawn_crosses(ax) == [0, 10, 20, 30, 20, 30]
 
 
+def test_checkpoints_that_no_run_has_are_crosses_below():
+    runs, points = sweep(rates=(0.1,), seeds=2)
+    points.loc[points["t"] >= 20, "lambdahat"] = None
+    ax = drawn(figures.llc_curves, runs, points, "config.rate")
+    assert labels(ax) == ["0.1 (n = 2, 2 incomplete)"]
+    assert drawn_crosses(ax) == [20, 30]
+
+
+def test_the_first_checkpoint_has_no_minibatch_loss():
+    runs, points = sweep()
+    points.loc[points["t"] == 0, "train_loss"] = None
+    ax = drawn(figures.llc_curves, runs, points, "config.rate", "train_loss")
+    assert labels(ax) == ["0.1 (n = 3)", "0.2 (n = 3)"]
+    assert drawn_crosses(ax) == []
+
+
 def test_runs_of_several_places_with_one_id():
     runs, points = sweep()
     ax = drawn(figures.llc_curves, runs.assign(id="1"), points.assign(id="1"), "config.rate")
@@ -247,7 +265,7 @@ def test_a_saddle_run_with_gaps():
     ax = drawn(figures.saddle_to_saddle, curve, "diverged by step 30: lower the learning rate")
     assert labels(ax) == ["no λ̂ at 1 of 3 checkpoints"]
     assert drawn_crosses(ax) == [10]
-    assert ax.get_title(loc="left").startswith("training diverged by step 30")
+    assert ax.get_title(loc="right").startswith("training diverged by step 30")
 
 
 def test_a_saddle_run_without_estimates():

@@ -6,7 +6,7 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llc.benchmarking.runs import Run, load
 from llc.benchmarking.statistics import Summary, families, summarise, target_of
@@ -83,12 +83,12 @@ def draw(grouped: dict[str, list[Run]], summaries: dict[str, list[Summary]], pat
         raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def side_by_side(runs: Sequence[Run], **layout: Any) -> Figure:
-    """The figure of all families of `runs`; `layout` is that of `comparison_figure`."""
+def side_by_side(runs: Sequence[Run], columns: int = 1) -> Figure:
+    """The figure of all families of `runs`, `columns` of them beside each other."""
     from llc.benchmarking.figures import comparison_figure
 
     grouped = families(runs).values()
-    return comparison_figure([(title(own), summarise(own)) for own in grouped], **layout)
+    return comparison_figure([(title(own), summarise(own)) for own in grouped], columns)
 
 
 def title(runs: Sequence[Run]) -> str:

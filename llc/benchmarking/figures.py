@@ -21,19 +21,17 @@ LARGEST = 300.0  # per cent
 
 
 def comparison_figure(
-    families: Sequence[tuple[str, Sequence[Summary]]],
-    columns: int = COLUMNS,
-    width: float | None = None,
+    families: Sequence[tuple[str, Sequence[Summary]]], columns: int = COLUMNS
 ) -> Figure:
     """Two panels a family: the signed error of every seed, and what an error of 1 % costs.
 
-    columns: families beside each other, at most; width: in inches, else what they need.
+    columns: families beside each other, at most; one is as wide as a printed page.
     """
     labels = list(dict.fromkeys(own.label for _, of in families for own in of))
     across = max(1, min(columns, len(families)))
     down = math.ceil(len(families) / across)
     height = down * (1.1 + 0.19 * len(labels)) + 0.4
-    figure = Figure(figsize=(width or 1.6 + 4.6 * across, height), layout="constrained")
+    figure = Figure(figsize=(1.6 + 4.6 * across, height), layout="constrained")
     if not families:
         figure.supxlabel("no runs")
         return figure
@@ -50,12 +48,7 @@ def comparison_figure(
             right.set_xlabel("seconds for 1 %", fontsize=7)
     for ax in panels.flat[2 * len(families) :]:
         ax.set_axis_off()
-    figure.legend(
-        handles=_key(),
-        loc="outside lower center",
-        ncols=min(5, int(figure.get_figwidth() / 1.05)),
-        fontsize=7,
-    )
+    figure.legend(handles=_key(), loc="outside lower center", ncols=5, fontsize=7)
     return figure
 
 

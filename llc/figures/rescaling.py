@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llc.figures.style import COLOURS, crosses, legend, note
+from llc.figures.style import COLOURS, band, crosses, legend, note
 from llc.figures.tables import half_width
 
 REPEATED, MARKS = (0, 1, 5, 2), "os^D"  # of modes: colours far from each other
@@ -37,7 +37,7 @@ def rescaled_llcs(ax: Axes, records: pd.DataFrame, columns: int = 2) -> None:
         repeats, failed = llcs.shape[1], ~np.isfinite(llcs)
         means, colour = llcs.mean(1), COLOURS[REPEATED[k % len(REPEATED)]]
         half = half_width(llcs, axis=1)
-        ax.fill_between(scales, means - half, means + half, color=colour, alpha=0.25, lw=0)
+        band(ax, scales, means, half, colour)
         ax.errorbar(
             scales,
             means,

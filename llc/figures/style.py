@@ -147,10 +147,22 @@ def note(ax: Axes, words: str) -> None:
 
 
 def crosses(ax: Axes, places: Any, label: str, *, colour: str = LOST, height: float = 0.03) -> None:
-    """Crosses at the bottom of a panel, where something has no value to be drawn at."""
+    """Crosses at the bottom of a panel, where something has no value to be drawn at.
+
+    Without places only the legend has one.
+    """
     places = np.asarray(places, dtype=np.float64)
+    inside = not len(places)  # the layout engine stumbles over an unclipped line without points
     ax.plot(places, np.full(len(places), height), "x", ms=4, color=colour, label=label,
-            transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
+            transform=ax.get_xaxis_transform(), clip_on=inside)  # fmt: skip
+
+
+def band(ax: Axes, x: Any, middle: Any, half: Any, colour: Any) -> None:
+    """A band of half width `half` where that is known; the layout engine stumbles over NaN."""
+    known = np.isfinite(middle) & np.isfinite(half)
+    if known.any():
+        low, high = np.subtract(middle, half), np.add(middle, half)
+        ax.fill_between(x, low, high, where=known, color=colour, alpha=0.25, lw=0)
 
 
 def thinned(length: int) -> NDArray[np.int64]:

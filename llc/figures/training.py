@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from llc.figures.estimates import trailing_mean
-from llc.figures.style import COLOURS, LOST, ORDERED, crosses, label_size, legend, note, small
+from llc.figures.style import COLOURS, LOST, ORDERED, band, crosses, label_size, legend, note, small
 from llc.figures.tables import half_width, names, numbers
 
 RUNNING = 10  # checkpoints in the running mean of a training curve, where there are ten times that
@@ -69,11 +69,12 @@ def saddle_to_saddle(ax: Axes, curve: pd.DataFrame, status: object = None) -> No
     curve = curve.sort_values("t")
     steps, losses, llcs = (numbers(curve, name) for name in ("t", "train_loss", "lambdahat"))
     loss_and_llc(ax, right, steps.astype(np.int64), losses, llcs)
+    ax.locator_params(axis="x", nbins=5)
     missing = ~np.isfinite(llcs)
     if missing.any():
         crosses(ax, steps[missing], f"no λ̂ at {missing.sum()} of {len(llcs)} checkpoints")
     if isinstance(status, str) and status != "ok":
-        ax.set_title(f"training {status}", fontsize=small(ax), color=LOST, loc="left")
+        ax.set_title(f"training {status}", fontsize=small(ax), color=LOST, loc="right")
     legend(ax, loc="lower right")
 
 
@@ -90,7 +91,8 @@ def llc_curves(
 
     `runs` is the table of the runs, `curves` that of their checkpoints:
     `llc.records.curves(runs, "directory")`. A checkpoint where some run has no value is a cross on
-    the mean of the others, and the legend says how many runs are not complete.
+    the mean of the others, or at the bottom where there are none; the legend says how many runs are
+    not complete.
     """
     ordered = sorted(runs[hue].unique(), key=_order) if hue in runs else []
     for k, own in enumerate(ordered):
@@ -104,9 +106,10 @@ def llc_curves(
         means = np.array([row.mean() for row in rows])
         half = np.array([half_width(row) if len(row) else np.nan for row in rows])
         ax.plot(steps, means, lw=1, color=colour, label=label)
-        ax.fill_between(steps, means - half, means + half, color=colour, alpha=0.25, lw=0)
+        band(ax, steps, means, half, colour)
         partial = np.array(complete < count) & np.isfinite(means)
         ax.plot(steps[partial], means[partial], "x", ms=4, color=LOST)
+        crosses(ax, steps[np.isnan(means)], "_of no run", height=0.03 + 0.05 * k)
     if not ordered or curves.empty:
         note(ax, "no checkpoint")
     ax.set_xlabel("training step")
@@ -121,6 +124,8 @@ def _by_run(curves: pd.DataFrame, members: pd.DataFrame, value: str) -> pd.DataF
         return pd.DataFrame()
     rows = curves.assign(value=numbers(curves, value), run=names(curves, members))
     rows = rows[rows["run"].isin(names(members, curves))]
+    if value == "train_loss":  # of the minibatch before: there is none at the start
+        rows = rows[rows["t"] > 0]
     table = rows.pivot_table(index="t", columns="run", values="value", dropna=False)
     return table.replace([np.inf, -np.inf], np.nan)
 
