@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from llc.figures.style import COLOURS, crosses, legend, note, small
 from llc.figures.tables import is_ok, numbers, without
@@ -55,6 +56,11 @@ def bounds_by_step(ax: Axes, looks: pd.DataFrame) -> None:
         if drawn.notna().any():
             ax.loglog(rows["epsilon"], drawn, "o-", ms=4, lw=1, color=colour, label=name)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(
+        LogLocator(subs=(1, 3))
+    )  # a decade or two, labelled without crowding
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("ε")
     ax.set_ylabel("per cent")
     legend(ax)
