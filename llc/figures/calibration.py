@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from llc.figures.style import COLOURS, crosses, legend, note, small
+from llc.figures.style import COLOURS, crosses, few_labels, legend, note, small
 from llc.figures.tables import is_ok, numbers, without
 
 
@@ -56,11 +55,7 @@ def bounds_by_step(ax: Axes, looks: pd.DataFrame) -> None:
         if drawn.notna().any():
             ax.loglog(rows["epsilon"], drawn, "o-", ms=4, lw=1, color=colour, label=name)
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(
-        LogLocator(subs=(1, 3))
-    )  # a decade or two, labelled without crowding
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    few_labels(ax.xaxis)
     ax.set_xlabel("ε")
     ax.set_ylabel("per cent")
     legend(ax)
