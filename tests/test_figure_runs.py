@@ -1,6 +1,7 @@
 """`make figures` and `make paper`: lines that the scripts take, and what they cost."""
 
 import json
+import re
 
 import nbformat
 import pytest
@@ -89,3 +90,20 @@ def test_costs_are_the_measured_ones_where_they_were_measured():
     config = {"widths": [10, 20, 10], "num_scales": 17, "modes": ["a", "b", "c"],
               "sgld_config": {"num_steps": 1500, "num_chains": 5, "batch_size": 500}}  # fmt: skip
     assert paper.rescaling_seconds(config) == pytest.approx(83, rel=0.15)
+
+
+def test_pictures_of_the_documentation_are_there_and_small():
+    for page in [figures.ROOT / "README.md", *figures.ROOT.glob("docs/*.md")]:
+        for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / name).stat().st_size < 500_000, f"{page.name}: {name}"
+
+
+def test_publishing_renews_what_is_shown(tmp_path, monkeypatch):
+    made, shown = tmp_path / "made", tmp_path / "shown"
+    for place, names in ((made, "ab"), (shown, "b")):
+        place.mkdir()
+        for name in names:
+            (place / f"{name}.png").write_text(place.name)
+    monkeypatch.setattr(figures, "PUBLISHED", shown)
+    figures.publish(made)
+    assert {path.name: path.read_text() for path in shown.iterdir()} == {"b.png": "made"}

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llc.figures.style import COLOURS, crosses, legend, note, small
+from llc.figures.style import COLOURS, crosses, few_labels, legend, note, small
 from llc.figures.tables import is_ok, numbers, without
 
 
@@ -55,6 +55,7 @@ def bounds_by_step(ax: Axes, looks: pd.DataFrame) -> None:
         if drawn.notna().any():
             ax.loglog(rows["epsilon"], drawn, "o-", ms=4, lw=1, color=colour, label=name)
     ax.set_xscale("log")
+    few_labels(ax.xaxis)
     ax.set_xlabel("ε")
     ax.set_ylabel("per cent")
     legend(ax)

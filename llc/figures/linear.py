@@ -10,7 +10,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgba
 from numpy.typing import NDArray
 
-from llc.figures.style import COLOURS, LOST, ORDERED, crosses, label_size, legend, note, small
+from llc.figures.style import (
+    COLOURS,
+    LOST,
+    ORDERED,
+    crosses,
+    few_labels,
+    label_size,
+    legend,
+    note,
+    small,
+)
 from llc.figures.tables import Array, is_ok, numbers, without
 
 TRUTHS = {
@@ -168,6 +178,7 @@ def _points(
     if colour_bar and drawn.any():
         bar = ax.figure.colorbar(ScalarMappable(norm, ORDERED), ax=ax, aspect=30, pad=0.02)
         bar.set_label("parameters", fontsize=label_size(ax))
+        few_labels(bar.ax.yaxis)
         bar.ax.tick_params(labelsize=small(ax), which="both")
 
 
@@ -182,6 +193,9 @@ def _finish(ax: Axes, own: Estimates) -> None:
         crosses(ax, [], f"λ is 0 or not known (n = {unknown.sum()})", colour="0.5")
     if not own.comparable.any():
         note(ax, "no run has λ̂ and λ")
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() == "log":
+            few_labels(axis)
     ax.set_xlabel(TRUTHS.get(own.known, own.known))
     legend(ax)
 

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 # Okabe & Ito's palette: told apart by readers with any colour vision, and in grey.
@@ -22,6 +24,7 @@ MAX_CHAINS = 8
 
 COLUMN, PAGE = 3.25, 6.75  # inches: the column and the width of a two-column page
 DPI = 300
+WIDE = 300.0  # from here on a logarithmic axis has room for every power of ten, and no more
 STYLE: Any = {
     "font.size": 7,
     "axes.labelsize": 7,
@@ -137,6 +140,15 @@ def legend(ax: Axes, **options: Any) -> None:
 def title(ax: Axes, words: str) -> None:
     """What a panel is of, above it at the left; matplotlib would take its default size."""
     ax.set_title(words, loc="left", fontsize=label_size(ax))
+
+
+def few_labels(axis: Axis) -> None:
+    """Of a logarithmic axis over a decade or two, whose labels would stand on each other."""
+    low, high = axis.get_view_interval()
+    if low > 0 and high < WIDE * low:
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def note(ax: Axes, words: str) -> None:
