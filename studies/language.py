@@ -2,9 +2,9 @@
 
     python -m studies.language [--seed 0]
 
-A GPT of {:,} parameters (width 32, two blocks of two heads, 32 characters of context) is trained to
+A GPT of {:,} parameters (width 16, two blocks of two heads, 32 characters of context) is trained to
 {:.2f} nats a character (of {:.2f} for 60 equally likely ones; n = {:,} windows). λ̂ at nβ = n/log n,
-γ = 3000, of all its parameters and of each attention head alone; χ of a head with φ = L, the mean
+γ = 1000, of all its parameters and of each attention head alone; χ of a head with φ = L, the mean
 loss of {} fixed windows, on the posterior restricted to that head.
 """
 
@@ -26,10 +26,10 @@ from llc.streams import Stream, generator
 from llc.training import train_classifier
 from studies.networks import machine_line
 
-CONTEXT, WIDTH, DEPTH, HEADS = 32, 32, 2, 2
-TRAINING = TrainingConfig("adam", 3e-3, None, batch_size=64, num_steps=1500)
-GAMMA, BATCH, CHAINS, DRAWS = 3000.0, 32, 4, 200
-THIN = {"whole": 12, "head": 6}
+CONTEXT, WIDTH, DEPTH, HEADS = 32, 16, 2, 2
+TRAINING = TrainingConfig("adam", 5e-3, None, batch_size=64, num_steps=2000)
+GAMMA, BATCH, CHAINS, DRAWS = 1000.0, 32, 4, 400
+THIN = {"whole": 24, "head": 12}
 EVERY = 20  # of the windows, one in so many is observed
 VERSE = "A soft answer turneth away wrath"
 KINDS = ("first of a word", "inside a word", "after a word")
@@ -44,7 +44,8 @@ chains.
 
 ![What heads answer to, how losses go together, χ by kind](figures/language_models.png)
 
-*Top*: (nβ)²χ of each head for the characters of Proverbs 15:1. *Bottom left*: correlation of the
+*Top*: χ of each head for the characters of Proverbs 15:1, over its largest; dots: more than 2 SE
+from zero (four chains: one in seven would be by chance). *Bottom left*: correlation of the
 losses of its characters as all parameters move. *Bottom right*: the table's χ, ± 2 SE.
 """
 
@@ -114,9 +115,10 @@ def picture(whole: Component, heads: list[Component]) -> None:
     top, bottom = figure.subfigures(2, height_ratios=[1, 1.5])
     characters = [one.replace(" ", "␣") for one in VERSE[1:]]
     ax = top.subplots()
-    nbeta = whole.estimate.nbeta
-    rows = nbeta**2 * np.stack([head.of_verse.value for head in heads])
-    draw(ax, rows, float(np.abs(rows).max()), "(nβ)² χ")
+    chi, error = (np.stack([head.of_verse[part] for head in heads]) for part in range(2))
+    draw(ax, chi / np.abs(chi).max(1, keepdims=True), 1.0, "χ / largest |χ| of the head")
+    clear = np.argwhere(np.abs(chi) > 2 * error)
+    ax.plot(clear[:, 1], clear[:, 0], ".", ms=3, color="black")
     ax.set_yticks(range(len(heads)), [f"head {head.name}" for head in heads], fontsize=8)
     ax.set_xticks(range(len(characters)), characters, fontsize=8)
     ax.set_title("what each head answers to, by predicted character", fontsize=9)
@@ -127,6 +129,7 @@ def picture(whole: Component, heads: list[Component]) -> None:
     left.set_xticks(range(len(characters)), characters, fontsize=6)
     left.set_yticks(range(len(characters)), characters, fontsize=6)
     left.set_title("losses of two characters, all parameters moving", fontsize=9)
+    nbeta = whole.estimate.nbeta
     for index, kind in enumerate(KINDS):
         value, error = (
             nbeta**2 * np.array([one.by_kind[part][index] for one in heads]) for part in range(2)
