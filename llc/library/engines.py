@@ -7,13 +7,13 @@ are all overhead, run several times as fast; convolutions and wide layers do not
 look at their numbers (`if x.sum() > 0`) do not run at all.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
+from llc.library.compiling import Compiling
 from llc.library.data import Examples
 from llc.library.losses import Objective
 from llc.library.network import Network, gather, scatter
@@ -43,8 +43,11 @@ class Engine(Protocol):
 class Plain:
     """One chain after another."""
 
-    def __init__(self, network: Network, objective: Objective) -> None:
+    def __init__(
+        self, network: Network, objective: Objective, compiling: Compiling | None = None
+    ) -> None:
         self.network, self.objective = network, objective
+        self.total = compiling(self._total) if compiling else self._total
         leaves = dict(network.module.named_parameters())
         self.names = list(network.free)
         self.parameters = [leaves[name] for name in self.names]
@@ -66,7 +69,7 @@ class Plain:
         chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
             self._put(chain)
-            loss = self._losses(_of_chain(batch, index)).sum()
+            loss = self.total(_of_chain(batch, index))
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
             torch._foreach_add_(total, free, alpha=scale / size)
@@ -88,12 +91,18 @@ class Plain:
     def _losses(self, batch: Examples) -> Tensor:
         return self.objective(self.network.call(batch.inputs), batch.targets, batch.number)
 
+    def _total(self, batch: Examples) -> Tensor:
+        return self._losses(batch).sum()
+
 
 class Vmapped:
     """All chains at once."""
 
-    def __init__(self, network: Network, objective: Objective) -> None:
+    def __init__(
+        self, network: Network, objective: Objective, compiling: Compiling | None = None
+    ) -> None:
         self.network, self.objective = network, objective
+        self.gradients = compiling(self._gradients) if compiling else self._gradients
         self.fixed = {
             name: leaf.detach().clone()
             for name, leaf in network.module.named_parameters()
@@ -109,18 +118,21 @@ class Vmapped:
     def add_gradient(
         self, weights: Params, batch: Examples, size: int, out: Params, scale: float
     ) -> Tensor:
+        with torch.enable_grad():
+            grads, values = self.gradients(dict(weights), batch)
+        totals = [out[name] for name in grads]
+        torch._foreach_add_(totals, list(grads.values()), alpha=scale / size)
+        return _plain_tensor(values) / size
+
+    def _gradients(self, weights: Params, batch: Examples) -> tuple[Params, Tensor]:
+        """∇Σℓ, leaves (C, *shape), and Σℓ (C,)."""
         data, axis = _axis(batch)
 
         def total(one: Params, examples: tuple[Any, Any]) -> Tensor:
             return self._losses(one, examples).sum()
 
-        with torch.enable_grad():
-            grads, values = vmap(grad_and_value(total), in_dims=(0, axis))(
-                dict(weights), tuple(data)
-            )
-        totals = [out[name] for name in grads]
-        torch._foreach_add_(totals, list(grads.values()), alpha=scale / size)
-        return _plain_tensor(values) / size
+        grads, values = vmap(grad_and_value(total), in_dims=(0, axis))(weights, tuple(data))
+        return grads, values
 
     def _losses(self, one: Params, examples: tuple[Any, Any]) -> Tensor:
         leaves = {
@@ -132,12 +144,14 @@ class Vmapped:
         return self.objective(outputs, batch.targets, batch.number)
 
 
-ENGINES: dict[str, Callable[[Network, Objective], Engine]] = {"vmap": Vmapped, "plain": Plain}
+ENGINES: dict[str, type[Plain] | type[Vmapped]] = {"vmap": Vmapped, "plain": Plain}
 
 
-def make_engine(name: str, network: Network, objective: Objective) -> Engine:
-    """An engine on `network`, which it has to itself."""
-    return ENGINES[name](network, objective)
+def make_engine(
+    name: str, network: Network, objective: Objective, compiling: Compiling | None
+) -> Engine:
+    """An engine on `network`, which it has to itself; its gradients are compiled if `compiling`."""
+    return ENGINES[name](network, objective, compiling)
 
 
 def _of_chain(batch: Examples, chain: int) -> Examples:
