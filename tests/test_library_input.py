@@ -58,6 +58,7 @@ def refused(message, model=None, given=None, loss="cross_entropy", error=ValueEr
         ("epsilon=0.0001: would be ignored with sampler 'nuts'", {"sampler": "nuts"}),
         ("samples deep linear networks only", {"sampler": "gibbs"}),
         ("engine='fast'", {"engine": "fast"}),
+        ("compile='fast'", {"compile": "fast"}),
         ("chains_per_stack=0", {"chains_per_stack": 0}),
         ("dtype=torch.float16: must be torch.float32", {"dtype": torch.float16}),
         ("microbatch_size=0", {"microbatch_size": 0}),

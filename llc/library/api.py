@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,15 @@ from llc.library.network import check_hooks, copied, takes
 from llc.library.observables import Observables, read_observables
 from llc.library.places import Places, pick_devices, stack_size
 from llc.library.precision import check_autocast, home_and_precision
-from llc.library.probe import check_at_centre, check_engine, fastest_engine, objective_of
+from llc.library.probe import (
+    check_at_centre,
+    check_engine,
+    compiled_where_it_pays,
+    fastest_engine,
+    objective_of,
+)
 from llc.library.result import LLCEstimate, result_of
-from llc.library.settings import Settings, default_draws
+from llc.library.settings import Settings, default_draws, sampler_for
 from llc.library.stacked import LibraryLoss
 from llc.library.streaming import streamed
 from llc.library.tokens import next_token_loss, token_losses
@@ -51,6 +58,7 @@ def estimate_llc(
     dtype: torch.dtype | None = None,
     autocast: torch.dtype | None = None,
     engine: str = "auto",
+    compile: bool | str = False,
     companions: bool = True,
     progress: bool = True,
 ) -> LLCEstimate:
@@ -77,7 +85,9 @@ def estimate_llc(
     epsilon: ε of Δw = −(ε/2)∇U + √ε ξ, twice a factor on the gradient; 'auto' finds it in a
     tenth of the run (`llc.calibrate`). gamma: γ.
     sampler: a name (sgld, sgld_cv, sghmc, sgnht; on all data a step mala, hmc, nuts, mclmc,
-    mamclmc) or an `llc.SamplerConfig` with its keys. seed: fixes everything but rounding.
+    mamclmc) or an `llc.SamplerConfig` with its keys; 'auto': hmc for at most 2000 examples and 100
+    parameters, where ε and batch_size are not given, and else sghmc (docs/samplers.md measured
+    them; nothing is best everywhere). seed: fixes everything but rounding.
     params: which parameters to sample, the others staying exactly where they are: names, glob
     patterns, submodules, or a dict from them to masks or indices. unpack: see `data`.
     observables: by name, data sets of the same structure whose losses, example by example (token by
@@ -90,18 +100,22 @@ def estimate_llc(
     autocast: torch.bfloat16 or torch.float16, in which the model's forward and backward passes run
     then, where PyTorch deems it safe; the loss, the parameters and the steps stay in float32.
     engine: 'vmap' runs the chains of a stack at once, 'plain' one after another; 'auto' measures.
+    compile: True has torch.compile compile the engine's gradients; 'auto' tries it for runs of more
+    than a minute, measures and keeps what is faster. What it cannot compile runs as it is, and the
+    estimate says why.
     companions: also approach equilibrium from above (with four chains a third more steps), which
     the status needs to be trustworthy. progress: show a bar, on a terminal.
     Returns: an `LLCEstimate`; what goes wrong while sampling is its `status`, never an exception.
     Raises: TypeError, ValueError for arguments that cannot be used, before any sampling: the
         message names argument, value and remedy.
     """
+    first = "sghmc" if sampler == "auto" else sampler
     settings = parse(
         Settings,
         {
             "nbeta": nbeta,
             "num_chains": num_chains,
-            "num_draws": default_draws(sampler) if num_draws is None else num_draws,
+            "num_draws": default_draws(first) if num_draws is None else num_draws,
             "burn_in": burn_in,
             "thin": thin,
             "batch_size": batch_size,
@@ -111,6 +125,7 @@ def estimate_llc(
             "seed": seed,
             "chains_per_stack": chains_per_stack,
             "engine": engine,
+            "compile": compile,
         },
     )
     network = copied(model, params)
@@ -125,6 +140,13 @@ def estimate_llc(
     )
     sets = read_observables(observables, unpack, takes_mask, settings.seed, source)
     size = settings.batch_size_for(source.examples.number, source.batch_size)
+    why_sampler = ""
+    if sampler == "auto":
+        free = count(network.shapes)
+        sampler, why_sampler = sampler_for(source.examples.number, free, settings, stream)
+        if num_draws is None:
+            settings = replace(settings, num_draws=default_draws(sampler))
+            settings.check()
     sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
     network = network.to(places[0], precision)
     examples = source.examples.to(places[0], precision)
@@ -140,7 +162,11 @@ def estimate_llc(
         chosen, why = fastest_engine(bound, together, size)
     else:
         check_engine(bound, chosen, together, size)
-    bound = bound.run_by(chosen)
+    steps = sgld.num_steps * -(-settings.num_chains // together)
+    bound, compiling, words = compiled_where_it_pays(
+        bound.run_by(chosen), settings.compile, together, size, steps
+    )
+    notes = (MEAN_NOTE,) * objective.mean + (words,) * bool(compiling.trouble)
     stacks = Places(bound, places, settings.chains_per_stack)
     observed = None
     if sets:
@@ -172,8 +198,10 @@ def estimate_llc(
         gamma=settings.gamma,
         seed=settings.seed,
         engine=chosen,
-        engine_reason=why,
-        notes=(MEAN_NOTE,) if objective.mean else (),
+        engine_reason="; ".join(filter(None, (why, words))),
+        compile_seconds=compiling.seconds,
+        sampler_reason=why_sampler,
+        notes=notes,
         observed_shapes=observed.shapes if observed else {},
     )
 

@@ -7,7 +7,6 @@ and replayed. Small models, whose steps are all overhead, run many times as fast
 wide layers do not, and modules that look at their numbers (`if x.sum() > 0`) do not run at all.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from llc.library.compiling import Compiling
 from llc.library.data import Examples
 from llc.library.losses import Objective
 from llc.library.network import Network, gather, scatter
@@ -45,8 +45,11 @@ class Engine(Protocol):
 class Plain:
     """One chain after another."""
 
-    def __init__(self, network: Network, objective: Objective) -> None:
+    def __init__(
+        self, network: Network, objective: Objective, compiling: Compiling | None = None
+    ) -> None:
         self.network, self.objective = network, objective
+        self.total = compiling(self._total) if compiling else self._total
         leaves = dict(network.module.named_parameters())
         self.names = list(network.free)
         self.parameters = [leaves[name] for name in self.names]
@@ -68,7 +71,7 @@ class Plain:
         chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
             self._put(chain)
-            loss = self._losses(_of_chain(batch, index)).sum()
+            loss = self.total(_of_chain(batch, index))
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
             torch._foreach_add_(total, free, alpha=scale / size)
@@ -90,12 +93,17 @@ class Plain:
     def _losses(self, batch: Examples) -> Tensor:
         return self.objective(self.network.call(batch.inputs), batch.targets, batch.number)
 
+    def _total(self, batch: Examples) -> Tensor:
+        return self._losses(batch).sum()
+
 
 class Vmapped:
     """All chains at once."""
 
-    def __init__(self, network: Network, objective: Objective) -> None:
-        self.network, self.objective = network, objective
+    def __init__(
+        self, network: Network, objective: Objective, compiling: Compiling | None = None
+    ) -> None:
+        self.network, self.objective, self.compiling = network, objective, compiling
         self.fixed = {
             name: leaf.detach().clone()
             for name, leaf in network.module.named_parameters()
@@ -116,7 +124,8 @@ class Vmapped:
         key = (inputs[0].shape[0], *(leaf.shape for leaf in examples))
         inputs += examples
         if key not in self._gradients:
-            self._gradients[key] = adding(self._gradient(weights, batch), inputs)
+            function = self._gradient(weights, batch)
+            self._gradients[key] = adding(function, inputs, self.compiling)
         return self._gradients[key](inputs, [*out.values()], scale / size) / size
 
     def _gradient(self, weights: Params, batch: Examples) -> Flat:
@@ -146,12 +155,14 @@ class Vmapped:
         return self.objective(outputs, batch.targets, batch.number)
 
 
-ENGINES: dict[str, Callable[[Network, Objective], Engine]] = {"vmap": Vmapped, "plain": Plain}
+ENGINES: dict[str, type[Plain] | type[Vmapped]] = {"vmap": Vmapped, "plain": Plain}
 
 
-def make_engine(name: str, network: Network, objective: Objective) -> Engine:
-    """An engine on `network`, which it has to itself."""
-    return ENGINES[name](network, objective)
+def make_engine(
+    name: str, network: Network, objective: Objective, compiling: Compiling | None
+) -> Engine:
+    """An engine on `network`, which it has to itself; its gradients are compiled if `compiling`."""
+    return ENGINES[name](network, objective, compiling)
 
 
 def _of_chain(batch: Examples, chain: int) -> Examples:

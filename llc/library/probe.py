@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from llc.library.compiling import WORTH, Compiling
 from llc.library.data import Data, Examples
 from llc.library.engines import ENGINES
 from llc.library.losses import Loss, Objective
@@ -68,7 +69,7 @@ def fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[str
     seconds: dict[str, float] = {}
     for name in ENGINES:
         try:
-            seconds[name] = time_gradient(loss, name, chains, batch_size)
+            seconds[name] = time_gradient(loss.run_by(name), chains, batch_size)
         except Exception as error:  # whatever a module does that `vmap` cannot follow
             if name == "plain":
                 raise
@@ -81,7 +82,7 @@ def fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[str
 def check_engine(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> None:
     """Raise ValueError where an engine cannot run the model."""
     try:
-        time_gradient(loss, engine, chains, batch_size)
+        time_gradient(loss.run_by(engine), chains, batch_size)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -89,14 +90,38 @@ def check_engine(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -
         ) from error
 
 
-def time_gradient(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> float:
+def compiled_where_it_pays(
+    loss: LibraryLoss, setting: bool | str, chains: int, batch_size: int, steps: int
+) -> tuple[LibraryLoss, Compiling, str]:
+    """The loss with its gradients compiled or as they are, what compiling took, a word on why.
+
+    setting: True compiles, and 'auto' tries where `steps` gradients of `chains` chains take long,
+    and keeps what is faster. What cannot be compiled runs as it is.
+    """
+    compiling = Compiling()
+    if not setting:
+        return loss, compiling, ""
+    before = time_gradient(loss, chains, batch_size)
+    if setting == "auto" and steps * before < WORTH:
+        took = f"{steps:,} gradients take about {steps * before:.2g} s as it is"
+        return loss, compiling, f"not compiled: {took}"
+    other = loss.run_by(loss.engine, compiling)
+    after = time_gradient(other, chains, batch_size)
+    if compiling.trouble:
+        return loss, compiling, f"not compiled: {compiling.trouble}"
+    words = f"{1e3 * after:.3g} ms compiled, {1e3 * before:.3g} ms as it is"
+    if setting == "auto" and after > before:
+        return loss, compiling, f"not compiled: {words}"
+    return other, compiling, f"compiled: {words}"
+
+
+def time_gradient(own: LibraryLoss, chains: int, batch_size: int) -> float:
     """Seconds for a gradient of `chains` chains at w*, on the same batch."""
-    own = loss.run_by(engine)
     layout = Layout(own.shapes, chains)
-    weights = layout.pack(repeat(loss.centre, chains))
+    weights = layout.pack(repeat(own.centre, chains))
     out = layout.stack(torch.zeros_like(weights.flat))
     indices = torch.arange(batch_size, dtype=torch.int32, device=weights.flat.device)
-    block = own.block(weights.leaves, loss.reference(loss.centre), 1)
+    block = own.block(weights.leaves, own.reference(own.centre), 1)
     block.load(1, indices.expand(1, chains, -1) if batch_size < own.num_examples else None)
     seconds = []
     for _ in range(1 + TRIALS):

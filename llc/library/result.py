@@ -33,7 +33,9 @@ class LLCEstimate(Estimate):
     gamma: float = math.nan
     seed: int = 0
     engine: str = "plain"
-    engine_reason: str = ""  # the measurement it was chosen by
+    engine_reason: str = ""  # the measurement it was chosen by, and whether it was compiled
+    compile_seconds: float = 0.0  # torch.compile's, first calls included
+    sampler_reason: str = ""  # where the sampler was 'auto'
     notes: tuple[str, ...] = ()  # what is unusual about the estimate, in words
     # Of each observable, (examples,) or (examples, tokens).
     observed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

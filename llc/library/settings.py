@@ -24,6 +24,13 @@ from llc.config.search import search_plan
 
 DEFAULT_BATCH = 256  # examples, where neither the caller nor a DataLoader says
 DEFAULT_DRAWS = 2000  # where neither the caller nor the sampler says
+# Velocities take time to forget that they started from rest, in each of the looks for ε.
+DEFAULT_DRAWS_BY_VELOCITY = 5000
+# Up to here HMC was faster to an error of 1 % (geometric mean of docs/samplers.md's problems: 13 s
+# against SGHMC's 34 s at n = 500 to 2000), and slower at n = 10,000.
+FEW_EXAMPLES, FEW_PARAMETERS = 2000, 100
+
+Reasoned = tuple[str, str]  # a choice, and why
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,27 @@ def sampler_of(sampler: str | SamplerConfig) -> SamplerConfig:
     return parse(SamplerConfig, given, "sampler.")
 
 
+def sampler_for(num_examples: int, num_free: int, settings: Settings, stream: bool) -> Reasoned:
+    """The sampler that docs/samplers.md speaks for, for n examples and d parameters.
+
+    Exact HMC where a gradient of all data costs little: n and d no larger than where it was
+    measured to be faster to 1 %. SGHMC everywhere else, also where ε or a smaller batch is given,
+    or data are streamed. No sampler was best on every problem.
+    """
+    given = settings.epsilon != "auto" or (settings.batch_size or num_examples) < num_examples
+    if num_examples <= FEW_EXAMPLES and num_free <= FEW_PARAMETERS and not (given or stream):
+        return "hmc", f"n={num_examples} ≤ {FEW_EXAMPLES} and d={num_free} ≤ {FEW_PARAMETERS}"
+    return (
+        "sghmc",
+        "cheapest to 1 % most often where gradients of all data cost much, or ε is given",
+    )
+
+
 def default_draws(sampler: str | SamplerConfig) -> int:
-    """Draws a chain: fewer where a draw takes many gradients."""
-    return sampler_of(sampler).kind.num_steps or DEFAULT_DRAWS
+    """Draws a chain: fewer where a draw takes many gradients, enough for ε to be found."""
+    config = sampler_of(sampler)
+    usual = DEFAULT_DRAWS_BY_VELOCITY if config.name in ("sghmc", "sgnht") else DEFAULT_DRAWS
+    return config.kind.num_steps or usual
 
 
 def _in_our_words(message: str) -> str:

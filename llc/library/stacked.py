@@ -7,6 +7,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from llc.library.compiling import Compiling
 from llc.library.data import Data, Examples
 from llc.library.engines import Engine, make_engine
 from llc.library.losses import Objective
@@ -27,6 +28,7 @@ class LibraryLoss:
     ) -> None:
         self.network, self.data, self.objective = network, data, objective
         self.at_once, self.engine = at_once, engine
+        self.compiling: Compiling | None = None
         self.shapes: Shapes = network.shapes
         self.num_examples = data.number
         self.centre = network.centre()
@@ -72,14 +74,15 @@ class LibraryLoss:
             self.at_once,
             self.engine,
         )
+        moved.compiling = self.compiling
         if self._at_centre is not None:
             moved._at_centre = self._at_centre.to(device)
         return moved
 
-    def run_by(self, engine: str) -> "LibraryLoss":
-        """The same loss on another engine."""
+    def run_by(self, engine: str, compiling: Compiling | None = None) -> "LibraryLoss":
+        """The same loss on another engine, its gradients compiled if `compiling`."""
         other = copy(self)
-        other.engine, other._of_thread = engine, threading.local()
+        other.engine, other.compiling, other._of_thread = engine, compiling, threading.local()
         return other
 
     def on(self, data: Examples) -> "LibraryLoss":
@@ -94,7 +97,7 @@ class LibraryLoss:
         name = str(like.dtype)
         if name not in engines:
             network = self.network.to(like.device, like.dtype)
-            engines[name] = make_engine(self.engine, network, self.objective)
+            engines[name] = make_engine(self.engine, network, self.objective, self.compiling)
         return engines[name]
 
     @torch.no_grad()

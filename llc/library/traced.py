@@ -14,6 +14,7 @@ from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from llc.library.compiling import Compiling
 from llc.library.simplify import simplify
 
 Flat = Callable[..., Sequence[Tensor]]  # tensors in, tensors out
@@ -22,19 +23,23 @@ Adding = Callable[[Sequence[Tensor], Sequence[Tensor], float], Tensor]
 _tracing = Lock()  # the tracer swaps parts of torch.nn while it works
 
 
-def adding(function: Flat, examples: Sequence[Tensor]) -> Adding:
+def adding(
+    function: Flat, examples: Sequence[Tensor], compiling: Compiling | None = None
+) -> Adding:
     """(inputs, out, scale) -> v with outᵢ ← outᵢ + scale·gᵢ, where function(*inputs) is (*g, v).
 
     For inputs like `examples`: of the same shapes and types, on the same device, none of which
     needs a gradient. What the function reads besides is taken for constant. A function that cannot
-    be traced runs as it is.
+    be traced runs as it is. compiling: of the trace, where there is one.
     """
     try:
         with _tracing:
             module = traced(function, examples)
+        if compiling:
+            return _as_it_is(compiling(module))
         _add_outputs(module, pure=simplify(module))
     except Exception:  # the tracer follows less than the transforms of torch.func do
-        return _as_it_is(function)
+        return _as_it_is(compiling(function) if compiling else function)
     run = module.forward
 
     def replay(inputs: Sequence[Tensor], out: Sequence[Tensor], scale: float) -> Tensor:
@@ -45,6 +50,7 @@ def adding(function: Flat, examples: Sequence[Tensor]) -> Adding:
 
 
 def _as_it_is(function: Flat) -> Adding:
+
     def run(inputs: Sequence[Tensor], out: Sequence[Tensor], scale: float) -> Tensor:
         *gradients, value = function(*inputs)
         torch._foreach_add_(list(out), gradients, alpha=scale)
