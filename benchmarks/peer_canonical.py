@@ -20,7 +20,8 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from benchmarks import harness
-from benchmarks.workloads import Workload, data, teacher
+from benchmarks.modules import module
+from benchmarks.workloads import Workload, data
 
 if not hasattr(itertools, "batched"):  # imported by the package, and new in Python 3.12
 
@@ -32,17 +33,6 @@ if not hasattr(itertools, "batched"):  # imported by the package, and new in Pyt
     itertools.batched = _batched
 
 WARM_STEPS = 20  # compilation and recompilation happen in these
-
-
-def module(workload: Workload) -> nn.Module:
-    """Returns the teacher as an `nn.Sequential`."""
-    layers: list[nn.Module] = []
-    for weights in teacher(workload):
-        fan_out, fan_in = weights["weight"].shape
-        linear = nn.Linear(fan_in, fan_out, bias=workload.bias)
-        linear.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-        layers += [linear, nn.ReLU()] if workload.bias else [linear]
-    return nn.Sequential(*(layers[:-1] if workload.bias else layers))
 
 
 def sample(workload: Workload, chains: int, steps: int) -> tuple[list[float], torch.Tensor]:
