@@ -1,4 +1,4 @@
-"""Training a classifier that is a `torch.nn.Module`."""
+"""Training a classifier, of tokens too, that is a `torch.nn.Module`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,10 +30,10 @@ def train_classifier(
 ) -> Iterator[Checkpoint]:
     """Train `module` in place, in training mode, on mean cross-entropy + l2·Σ‖p‖².
 
-    Inputs (n, …) and labels (n,) on the module's device; minibatches in shuffled epochs. Yields the
-    start, then every `every` steps and the last one; meanwhile `module` itself, buffers included,
-    stands at that checkpoint. The losses contain the penalty. `keeper`, `label`: see
-    `training.loop.checkpoints`.
+    Inputs (n, …) and labels (n,), or (n, T) for logits (n, T, K), on the module's device;
+    minibatches in shuffled epochs. Yields the start, then every `every` steps and the last one;
+    meanwhile `module` itself, buffers included, stands at that checkpoint. The losses contain the
+    penalty. `keeper`, `label`: see `training.loop.checkpoints`.
     """
     trainer = _ModuleTrainer(module, inputs, labels, config, stream, l2, autocast)
     return checkpoints(trainer, config.num_steps, every, keeper, label)
@@ -70,7 +70,8 @@ class _ModuleTrainer:
         inputs, labels = self.inputs.index_select(0, rows), self.labels.index_select(0, rows)
         with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
             logits = self.module(inputs)
-        loss = cross_entropy(logits.to(self.weights[0].dtype), labels) + self.penalty()
+        classes_first = logits.to(self.weights[0].dtype).movedim(-1, 1)
+        loss = cross_entropy(classes_first, labels) + self.penalty()
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
