@@ -23,20 +23,24 @@ from benchmarks import harness
 from benchmarks.modules import module
 from benchmarks.workloads import Workload, data
 
-if not hasattr(itertools, "batched"):  # imported by the package, and new in Python 3.12
+WARM_STEPS = 20  # compilation and recompilation happen in these
 
-    def _batched(iterable, size):
+
+def with_batched() -> None:
+    """Gives `itertools` what the package imports and Python has from 3.12 on."""
+
+    def batched(iterable, size):
         iterator = iter(iterable)
         while chunk := tuple(itertools.islice(iterator, size)):
             yield chunk
 
-    itertools.batched = _batched
-
-WARM_STEPS = 20  # compilation and recompilation happen in these
+    if not hasattr(itertools, "batched"):
+        itertools.batched = batched
 
 
 def sample(workload: Workload, chains: int, steps: int) -> tuple[list[float], torch.Tensor]:
     """Returns the time at the beginning of each step, and the losses (chains, steps)."""
+    with_batched()
     from canonical_interp.slt import LLCEstimator
 
     inputs, targets = (torch.from_numpy(a) for a in data(workload))

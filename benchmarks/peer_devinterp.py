@@ -3,8 +3,8 @@
     python -m benchmarks.peer_devinterp --workload W1 --chains 8 --seconds 10
 
 `devinterp.slt.llc` samples language models, and writes every token's loss to disk. This is the
-loop inside it, `sample_single_chain`, with its optimiser `SGMCMC.sgld`, a squared loss and a list in
-memory: less than a user of devinterp waits for. Batches are collated row by row, as its
+loop inside it, `sample_single_chain`, with its optimiser `SGMCMC.sgld`, a squared loss and a list
+in memory: less than a user of devinterp waits for. Batches are collated row by row, as its
 `DataLoader` does. The rate of one chain is that of all, since they run one after another.
 """
 
