@@ -30,6 +30,8 @@ bench: $(VENV)/.runtime .venv-bench/.peers  ## time W1-W3 against the peers, wri
 	$(BIN)/python -m benchmarks.run --peer-python .venv-bench/bin/python
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.resnet
+	$(BIN)/python -m benchmarks.gpt
+	$(BIN)/python -m benchmarks.elsewhere --peer-python .venv-bench/bin/python
 
 bench-samplers: $(VENV)/.runtime .venv-bench/.peers  ## time HMC, NUTS, MCLMC against BlackJAX's
 	$(BIN)/python -m benchmarks.exact_samplers --peer-python .venv-bench/bin/python

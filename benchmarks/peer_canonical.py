@@ -20,33 +20,27 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from benchmarks import harness
-from benchmarks.workloads import Workload, data, teacher
-
-if not hasattr(itertools, "batched"):  # imported by the package, and new in Python 3.12
-
-    def _batched(iterable, size):
-        iterator = iter(iterable)
-        while chunk := tuple(itertools.islice(iterator, size)):
-            yield chunk
-
-    itertools.batched = _batched
+from benchmarks.modules import module
+from benchmarks.workloads import Workload, data
 
 WARM_STEPS = 20  # compilation and recompilation happen in these
 
 
-def module(workload: Workload) -> nn.Module:
-    """Returns the teacher as an `nn.Sequential`."""
-    layers: list[nn.Module] = []
-    for weights in teacher(workload):
-        fan_out, fan_in = weights["weight"].shape
-        linear = nn.Linear(fan_in, fan_out, bias=workload.bias)
-        linear.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-        layers += [linear, nn.ReLU()] if workload.bias else [linear]
-    return nn.Sequential(*(layers[:-1] if workload.bias else layers))
+def with_batched() -> None:
+    """Gives `itertools` what the package imports and Python has from 3.12 on."""
+
+    def batched(iterable, size):
+        iterator = iter(iterable)
+        while chunk := tuple(itertools.islice(iterator, size)):
+            yield chunk
+
+    if not hasattr(itertools, "batched"):
+        itertools.batched = batched
 
 
 def sample(workload: Workload, chains: int, steps: int) -> tuple[list[float], torch.Tensor]:
     """Returns the time at the beginning of each step, and the losses (chains, steps)."""
+    with_batched()
     from canonical_interp.slt import LLCEstimator
 
     inputs, targets = (torch.from_numpy(a) for a in data(workload))

@@ -43,18 +43,20 @@ class Implementation:
 
     @property
     def ours(self) -> bool:
-        return self.module == "benchmarks.ours"
+        return self.module.startswith("benchmarks.ours")
 
 
 IMPLEMENTATIONS = (
     Implementation(BASELINE, "benchmarks.peer_blackjax"),
     Implementation("llc", "benchmarks.ours", ("--mode", "minibatch")),
+    Implementation("llc, library", "benchmarks.ours_library", (), ("W1", "W3")),
     Implementation("llc, full data", "benchmarks.ours", ("--mode", "full"), ("W1",)),
     Implementation("BlackJAX scan, tuned", "benchmarks.peer_blackjax", ("--tuned",)),
     Implementation(
         "BlackJAX scan, tuned, 2 devices", "benchmarks.peer_blackjax", ("--tuned", "--devices", "2")
     ),
     Implementation("canonical-interp", "benchmarks.peer_canonical"),
+    Implementation("devinterp", "benchmarks.peer_devinterp", (), ("W1", "W3")),
 )
 
 
@@ -201,7 +203,9 @@ def report(record: dict) -> str:
         f"of all rounds; ratio to *{BASELINE}*, taken within each round. λ̂ is n·β times the mean",
         "minibatch loss over a run, a check that all sample the same posterior: not an estimate to",
         "use, since the runs differ in length. *canonical-interp* shares one minibatch among its",
-        "chains; all others draw one for each.",
+        "chains; all others draw one for each. *llc, library* is `llc.estimate_llc` on the network",
+        "as a `torch.nn.Module`, its closer look at every 20th step included; *devinterp* is the",
+        "loop inside its `llc`, without its records on disk.",
         "",
         f"{m['processor']}, {m['cores']} cores ({m['vector']}), {m['memory_gb']} GB, "
         f"{m['system']}; {m['threads']} threads. "
