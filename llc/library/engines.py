@@ -47,7 +47,7 @@ class Plain:
         self, network: Network, objective: Objective, compiling: Compiling | None = None
     ) -> None:
         self.network, self.objective = network, objective
-        self.total = compiling(self._total) if compiling else self._total
+        self.compiled = compiling(self._total) if compiling else None
         leaves = dict(network.module.named_parameters())
         self.names = list(network.free)
         self.parameters = [leaves[name] for name in self.names]
@@ -69,7 +69,7 @@ class Plain:
         chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
             self._put(chain)
-            loss = self.total(_of_chain(batch, index))
+            loss = (self.compiled or self._total)(_of_chain(batch, index))
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
             torch._foreach_add_(total, free, alpha=scale / size)
@@ -102,7 +102,7 @@ class Vmapped:
         self, network: Network, objective: Objective, compiling: Compiling | None = None
     ) -> None:
         self.network, self.objective = network, objective
-        self.gradients = compiling(self._gradients) if compiling else self._gradients
+        self.compiled = compiling(self._gradients) if compiling else None
         self.fixed = {
             name: leaf.detach().clone()
             for name, leaf in network.module.named_parameters()
@@ -119,7 +119,7 @@ class Vmapped:
         self, weights: Params, batch: Examples, size: int, out: Params, scale: float
     ) -> Tensor:
         with torch.enable_grad():
-            grads, values = self.gradients(dict(weights), batch)
+            grads, values = (self.compiled or self._gradients)(dict(weights), batch)
         totals = [out[name] for name in grads]
         torch._foreach_add_(totals, list(grads.values()), alpha=scale / size)
         return _plain_tensor(values) / size
