@@ -62,10 +62,15 @@ def noise_seconds(target: LocalPosterior, streams: list[Stream], batch: int) -> 
         NormalSource(streams, layout.size, steps, like),
         like.new_empty(steps, layout.total),
     )
-    layout.scatter(source.draw(steps), out, like, 0.1)
+
+    def fill() -> None:
+        for chains, first, rows in source.parts(steps):
+            layout.scatter(rows, out, like, 0.1, chains=chains, first=first)
+
+    fill()
     start, rounds = time.perf_counter(), 10
     for _ in range(rounds):
-        layout.scatter(source.draw(steps), out, like, 0.1)
+        fill()
     return (time.perf_counter() - start) / rounds / steps
 
 

@@ -49,7 +49,7 @@ class Plain:
         self, network: Network, objective: Objective, compiling: Compiling | None = None
     ) -> None:
         self.network, self.objective = network, objective
-        self.total = compiling(self._total) if compiling else self._total
+        self.compiled = compiling(self._total) if compiling else None
         leaves = dict(network.module.named_parameters())
         self.names = list(network.free)
         self.parameters = [leaves[name] for name in self.names]
@@ -71,7 +71,7 @@ class Plain:
         chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
             self._put(chain)
-            loss = self.total(_of_chain(batch, index))
+            loss = (self.compiled or self._total)(_of_chain(batch, index))
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
             torch._foreach_add_(total, free, alpha=scale / size)
