@@ -26,7 +26,6 @@ from torch.nn.functional import cross_entropy
 
 import llc
 from llc import LLCEstimate, estimate_llc
-from llc.library.settings import Settings, default_draws
 
 
 def test_importing_llc_loads_no_torch():
@@ -298,32 +297,3 @@ def test_the_engine_that_is_asked_for_runs(engine):
     checks = 1  # a closer look in the 20 steps between, of two or three gradients
     a_step = (numbers_of_calls[1] - numbers_of_calls[0]) / (20 + checks)
     assert a_step == pytest.approx({"plain": 8, "vmap": 0}[engine], rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("examples", "options", "sampler"),
-    [
-        (60, {}, "hmc"),
-        (60, {"batch_size": 60}, "hmc"),
-        (60, {"batch_size": 10}, "sghmc"),
-        (60, {"epsilon": 1e-4}, "sghmc"),
-        (2100, {"epsilon": 1e-4}, "sghmc"),
-    ],
-)
-def test_auto_takes_hmc_where_all_data_cost_little(examples, options, sampler):
-    model = filled(nn.Linear(INPUTS, CLASSES))
-    quick = {"companions": False, "progress": False, "num_chains": 2, **options}
-    draws = 4400 if "epsilon" not in options and sampler == "sghmc" else 200
-    result = estimate_llc(
-        model, data(examples), sampler="auto",
-        **{**quick, "num_draws": draws, "burn_in": draws // 2},
-    )  # fmt: skip
-    assert result.sampler == sampler
-    assert result.sampler_reason
-
-
-def test_default_draws_are_enough_for_every_sampler():
-    """Of those that look for ε; the arguments are refused before any work where they are not."""
-    for sampler in ("sgld", "sghmc", "sgnht", "mala"):
-        settings = Settings(num_draws=default_draws(sampler))
-        settings.configs(sampler, 10_000, 256)

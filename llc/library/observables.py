@@ -12,6 +12,7 @@ from llc.library.data import Examples, Source, Unpack, read
 from llc.library.losses import Each, Loss
 from llc.library.stacked import LibraryLoss
 from llc.library.tokens import IGNORED
+from llc.library.words import first_line
 from llc.params import Params, to
 
 
@@ -56,7 +57,7 @@ class Observables:
         try:
             values = loss.losses(self.centre)[0]
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise ValueError(f"observables[{name!r}]: model or loss fail on it: {reason}") from None
         targets = next(loss.data.parts(loss.data.number)).targets
         bad = (~values.isfinite() & ~_masked(values, targets)).nonzero()

@@ -14,6 +14,7 @@ import torch
 
 from llc.checkpoints import Keeper
 from llc.library.stacked import LibraryLoss
+from llc.library.words import first_line
 from llc.params import Params, select
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Sampler
@@ -140,6 +141,6 @@ def pick_devices(devices: Any, home: torch.device) -> list[torch.device]:
         try:
             found.append(torch.empty(0, device=one).device)
         except (RuntimeError, AssertionError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise ValueError(f"devices: {one!r} is not to be had here: {reason}") from None
     return found

@@ -13,6 +13,7 @@ from llc.library.engines import ENGINES
 from llc.library.losses import Loss, Objective
 from llc.library.network import ALIKE, Network, alike, tensors
 from llc.library.stacked import LibraryLoss
+from llc.library.words import first_line
 from llc.params import Layout, repeat
 
 LOOKED_AT = 4  # examples
@@ -73,7 +74,7 @@ def fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[str
         except Exception as error:  # whatever a module does that `vmap` cannot follow
             if name == "plain":
                 raise
-            return "plain", f"vmap fails on this model: {str(error).strip().splitlines()[0]}"
+            return "plain", f"vmap fails on this model: {first_line(error)}"
     best = min(seconds, key=lambda name: seconds[name])
     words = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in seconds.items())
     return best, f"a step of {chains} chains: {words}"
@@ -84,7 +85,7 @@ def check_engine(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -
     try:
         time_gradient(loss.run_by(engine), chains, batch_size)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ValueError(
             f"engine={engine!r}: fails on this model ({reason}): use engine='plain'"
         ) from error

@@ -104,12 +104,14 @@ class Settings:
                 f"burn_in={self.num_burn_in}: {config.name} adapts itself in the first "
                 f"{WARM_UP:.0%} of num_draws={self.num_draws} draws: use {least} or more"
             )
+        steps = self.num_draws * self.thin
         # Half a draw more, so that rounding the share down gives the number again.
-        config = replace(config, burn_in_prop=(self.num_burn_in + 0.5) / self.num_draws)
+        kept = (self.num_burn_in + 0.5) / self.num_draws
+        config = replace(config, num_steps=steps, burn_in_prop=kept)
         sgld = SGLDConfig(
             epsilon=self.epsilon,
             gamma=self.gamma,
-            num_steps=self.num_draws * self.thin,
+            num_steps=steps,
             num_chains=self.num_chains,
             batch_size=batch_size,
             thin=self.thin,
