@@ -87,8 +87,8 @@ class LibraryLoss:
 
     def on(self, data: Examples) -> "LibraryLoss":
         """The same loss of other data, by the same engines."""
-        other = LibraryLoss(self.network, data, self.objective, self.at_once, self.engine)
-        other._of_thread = self._of_thread
+        other = copy(self)
+        other.data, other.num_examples, other._at_centre = data, data.number, None
         return other
 
     def engine_for(self, like: Tensor) -> Engine:
