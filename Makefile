@@ -19,7 +19,7 @@ demo: $(VENV)/.runtime  ## a first estimate, recorded under runs/dln
 	$(BIN)/python expt_dln.py -F runs/dln with quick
 
 test: $(VENV)/.dev  ## the whole test suite, a process for every core
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev  ## style, format and types
 	$(BIN)/python -m ruff check .

@@ -105,9 +105,11 @@ def test_canonical_interp_is_our_call_with_other_names():
         chains_per_stack=3, progress=False, engine=shim.estimate.engine,
     )  # fmt: skip
     metrics = shim.get_metrics()
-    assert float(mean) == pytest.approx(ours.mean, rel=1e-6) == float(metrics["llc_mean"])
-    np.testing.assert_allclose(metrics["llcs"], ours.per_chain, rtol=1e-6)
-    assert float(metrics["llc_std"]) == pytest.approx(ours.std)
+    # Losses by another function: they round differently in the last bit of float32, times nβ.
+    rounding = NBETA * 2**-22
+    assert float(mean) == float(metrics["llc_mean"]) == pytest.approx(ours.mean, abs=rounding)
+    np.testing.assert_allclose(metrics["llcs"], ours.per_chain, rtol=0, atol=rounding)
+    assert float(metrics["llc_std"]) == pytest.approx(ours.std, abs=rounding)
     torch.testing.assert_close(metrics["losses"], ours.trace.loss[:, 100:])
     assert metrics["losses"].shape == (CHAINS, 400)
     assert float(metrics["losses_mean"]) == pytest.approx(float(ours.trace.loss[:, -1].mean()))
