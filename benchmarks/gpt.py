@@ -22,7 +22,7 @@ from llc.library.network import copied
 from llc.library.stacked import LibraryLoss
 from llc.library.tokens import next_token_loss
 from llc.models.gpt import GPT
-from llc.params import count, stack
+from llc.params import count
 from llc.posterior import LocalPosterior
 from llc.samplers.sgld import sgld
 from llc.sampling import Schedule, sample
@@ -69,11 +69,11 @@ def main() -> None:
     text = proverbs()
     model = GPT(text.vocabulary, args.length, width=384, depth=6, heads=6)
     tokens = text.windows(args.length)["input_ids"]
-    objective = Objective(next_token_loss(tokens), mean=False)
+    objective = Objective(next_token_loss([tokens]), mean=False)
     loss = LibraryLoss(
         copied(model, None), Examples(tokens, tokens), objective, args.batch, "plain"
     )
-    one = LocalPosterior.around(loss, stack([loss.centre]), 1e3, 1.0)
+    one = LocalPosterior.around(loss, loss.centre, 1e3, 1.0)
     two = one.repeat(2)
     cases = {  # of a round: as many steps as the looks need
         "bare forward and backward": lambda: bare(model, loss, args.batch),
