@@ -5,7 +5,7 @@
 One chain from w*, `aligned_rank`, β = 1/log n, γ = 100. All n inputs are drawn, and are seen
 through their second moment, so that a gradient costs the same whatever n is. λ is that of the
 limit; beside it λ̂ of the same posterior by Gibbs sampling, which is exact too.
-Writes `benchmarks/large_hmc.md`.
+Standard errors of some twenty effective draws are rough. Writes `benchmarks/large_hmc.md`.
 """
 
 import sys
