@@ -9,11 +9,11 @@ round, in one process; ratios, per chain, to the bare step of the same round.
 """
 
 import argparse
-import statistics
 from pathlib import Path
 from time import perf_counter
 
 from benchmarks import machine
+from benchmarks.beside import in_turn, table
 from llc.companions import CHECK_PERIOD
 from llc.data.text import proverbs
 from llc.library.data import Examples
@@ -49,16 +49,6 @@ def sampling(target: LocalPosterior, batch: int, steps: int, period: int | None)
     return trace.seconds / steps / target.chains
 
 
-def row(name: str, seconds: list[float], base: list[float], tokens: int) -> str:
-    """A line of the table."""
-    ratios = [a / b for a, b in zip(seconds, base, strict=True)]
-    middle = statistics.median(seconds)
-    return (
-        f"| {name} | {1e3 * middle:.0f} | {tokens / middle:,.0f} | "
-        f"{statistics.median(ratios):.2f} | {min(ratios):.2f}–{max(ratios):.2f} |"
-    )
-
-
 def main() -> None:
     """Measure, print and write the page."""
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -83,13 +73,8 @@ def main() -> None:
             one, args.batch, CHECK_PERIOD, CHECK_PERIOD
         ),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(args.rounds + 1):
-        for name, measure in cases.items():
-            value = measure()
-            if turn:  # the first round warms up
-                seconds[name].append(value)
-    about, base = machine.describe(), next(iter(seconds.values()))
+    seconds = in_turn(cases, args.rounds)
+    about = machine.describe()
     lines = [
         "# A GPT: sampling beside the bare forward and backward pass",
         "",
@@ -102,7 +87,7 @@ def main() -> None:
         "",
         "| step | ms a chain | tokens/s | ratio | range |",
         "|---|---|---|---|---|",
-        *(row(name, values, base, args.batch * args.length) for name, values in seconds.items()),
+        *table(seconds, args.batch * args.length, 0),
         "",
         f"{about['processor']}, {about['cores']} cores ({about['vector']}), {about['threads']} "
         f"threads, torch {about['torch']}.",

@@ -13,7 +13,6 @@ four chains) comes from a process of its own.
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks import machine
+from benchmarks.beside import in_turn, table
 from llc.config import TrainingConfig
 from llc.data import load_images
 from llc.models.modules import ModuleLoss, weights_of
@@ -103,17 +103,6 @@ def peak(width: int, batch: int, chains: int) -> None:
     print(json.dumps({"before": before, "peak": after, "stack": stack_mb}))
 
 
-def row(name: str, seconds: list[float], base: list[float], batch: int) -> str:
-    """A line of the table."""
-    ratios = sorted(a / b for a, b in zip(seconds, base, strict=True))
-    middle = statistics.median(seconds)
-    low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
-    return (
-        f"| {name} | {1e3 * middle:.1f} | {batch / middle:,.0f} | "
-        f"{statistics.median(ratios):.2f} | {low:.2f}–{high:.2f} |"
-    )
-
-
 def main() -> None:
     """Measure, print and write the page."""
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -128,12 +117,12 @@ def main() -> None:
     inputs, labels = pictures(args.batch)
     one, two, three = (network(args.width) for _ in range(3))
     target = posterior(three, inputs, labels, 1)
-    plain, ours, chain = [], [], []
-    for _ in range(args.rounds + 1):
-        plain.append(bare(one, inputs[: args.batch], labels[: args.batch]))
-        ours.append(training(two, inputs, labels, args.batch))
-        chain.append(sampling(target, args.batch))
-    plain, ours, chain = plain[1:], ours[1:], chain[1:]  # the first round warms up
+    cases = {
+        "bare": lambda: bare(one, inputs[: args.batch], labels[: args.batch]),
+        "training": lambda: training(two, inputs, labels, args.batch),
+        "SGLD, one chain": lambda: sampling(target, args.batch),
+    }
+    seconds = in_turn(cases, args.rounds)
     command = [sys.executable, "-m", "benchmarks.resnet", "--peak"]
     command += ["--width", str(PAPER["width"]), "--batch", str(PAPER["batch"])]
     memory = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -150,9 +139,7 @@ def main() -> None:
         "",
         "| step | ms | images/s | ratio | spread |",
         "|---|---|---|---|---|",
-        row("bare", plain, plain, args.batch),
-        row("training", ours, plain, args.batch),
-        row("SGLD, one chain", chain, plain, args.batch),
+        *table(seconds, args.batch, 1),
         "",
         f"Width {PAPER['width']}, batch {PAPER['batch']}, {PAPER['chains']} chains: peak memory "
         f"{memory['peak']:,.0f} MB, of which {memory['before']:,.0f} MB before the first step "

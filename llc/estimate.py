@@ -15,12 +15,11 @@ from llc.models.base import StackedLoss
 from llc.params import Params, select, stack, unstack
 from llc.posterior import LocalPosterior
 from llc.samplers.choose import choose
-from llc.sampling import Observe, OneStack, Schedule, Stacks
+from llc.sampling import ONE_STACK, Observe, Schedule, Stacks
 from llc.streams import Stream
 from llc.trace import Trace
 
 SGLD = SamplerConfig()
-ONE_STACK = OneStack()
 
 
 def estimate_one(

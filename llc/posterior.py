@@ -133,16 +133,16 @@ class LocalPosterior:
 
         Stacks of small networks: what takes no gradient takes K times fewer operations so.
         """
-        views = self.layout.views
-        grad = torch.empty_like(flat)
+        views, grad = self.layout.views, torch.empty_like(flat)
+        places = views(flat)
         for name, leaf in views(grad).items():
-            torch.sub(views(flat)[name], self.anchor.leaves[name], out=leaf)
+            torch.sub(places[name], self.anchor.leaves[name], out=leaf)
         grad.mul_(self.gamma)
         for step, weights, out in zip(steps, flat, grad, strict=True):
             batches.add_gradient(step, views(weights), views(out), self.nbeta)
         here = slice(steps.start, steps.stop, steps.step)
         loss, baseline = batches.losses(here), batches.baselines(here)
-        pull = squared_distance(self.layout.views(flat), self.anchor.leaves)
+        pull = squared_distance(places, self.anchor.leaves)
         return loss, baseline, self.nbeta * loss + self.gamma / 2 * pull, grad
 
 

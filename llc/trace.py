@@ -111,6 +111,7 @@ class Recorder:
         self.coordinates: Tensor | None = None
         if coordinates:
             self.places = posterior.layout.coordinates(coordinates).to(like.device)
+            self.home = posterior.centre.flat[self.places]
             self.coordinates = like.new_full((draws, *self.places.shape), torch.nan)
         self.observe = observe
         self.observed: Tensor | None = None  # allocated when its width is known
@@ -148,7 +149,7 @@ class Recorder:
         if self.coordinates is not None:
             here = start.flat[self.places].unsqueeze(0)
             passed = torch.cat([here, block.flat[:-1, self.places]])[picked]
-            self.coordinates[rows] = passed - self.posterior.centre.flat[self.places]
+            self.coordinates[rows] = passed - self.home
         if self.observe is not None:
             for row, t in zip(range(rows.start, rows.stop), picks, strict=True):
                 self._observe(row, self.observe(stacks[t].leaves))

@@ -68,7 +68,8 @@ def test_without_noise_it_is_gradient_descent_on_the_potential(kind, model, gamm
     layout = posterior.layout
     flat = torch.empty(steps, layout.total, dtype=torch.float64)
     silence = torch.zeros(CHAINS, steps, layout.size, dtype=torch.float64)
-    layout.scatter(silence, flat, sampler.noise.shift, sampler.noise.scale)
+    noise = sampler.noise
+    layout.scatter(silence, flat, noise.anchor, noise.scale, noise.pull)
     start = layout.pack({n: normals(CHAINS, *s, seed=5) for n, s in layout.shapes.items()})
     origin = {name: leaf.clone() for name, leaf in start.leaves.items()}
     batches = posterior.block(steps)
@@ -238,7 +239,7 @@ def test_localisation_survives_float32(epsilon):
     posterior = LocalPosterior.around(loss, centre, 1.0, 1.0)
     sampler = sgld(posterior, epsilon)
     noise = math.sqrt(epsilon) * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
-    flat = noise + sampler.noise.shift
+    flat = noise + sampler.noise.pull * sampler.noise.anchor
     start = posterior.layout.pack({"w": torch.full((1, size), -0.5)})
     batches = posterior.block(1)
     batches.load(1, None)

@@ -130,6 +130,7 @@ def test_completed_run(checkout, tmp_path):
     assert done.stdout.splitlines() == ["first words", str(run)]
     assert "pkg_resources" not in done.stderr
     # Of the processor, whatever else it does; about one on an idle machine.
+    assert after.elapsed - before.elapsed < 60  # nor does it wait for anything
     seconds = (after.children_user + after.children_system) - (
         before.children_user + before.children_system
     )

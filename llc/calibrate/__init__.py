@@ -38,12 +38,11 @@ from llc.config.search import CHECKS, CLIMB, search_plan
 from llc.models.base import StackedLoss
 from llc.params import Params
 from llc.posterior import LocalPosterior
-from llc.sampling import OneStack, Stacks
+from llc.sampling import ONE_STACK, Stacks
 
 __all__ = ["Calibration", "Look", "calibrate"]
 
 SGLD = SamplerConfig()
-ONE_STACK = OneStack()
 FIRST = 0.01  # the first ε times the largest curvature of U
 ROUND = (1.0, 1.5, 2.2, 3.3, 4.7, 6.8)
 

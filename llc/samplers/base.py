@@ -30,11 +30,6 @@ class Noise(NamedTuple):
     scale: float = 1.0
     pull: float = 0.0
 
-    @property
-    def shift(self) -> Tensor | None:
-        """Its mean, as long as `anchor`."""
-        return None if self.anchor is None else self.pull * self.anchor
-
 
 class Check(NamedTuple):
     """A closer look at one step; NaN where a number is undefined for a sampler."""

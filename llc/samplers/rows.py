@@ -40,7 +40,7 @@ class RowData:
         self.shape = posterior.chains, self.layout.size
         self.centre = self.matrix(self.full.centre)
         self.gap, self.ones = torch.empty_like(self.centre), torch.ones_like(self.centre)
-        like = posterior.centre.flat
+        like = posterior.anchor.flat
         self.point, self.slope = (self.rows(like.new_empty(self.shape)) for _ in range(2))
 
     def rows(self, matrix: Tensor) -> Rows:

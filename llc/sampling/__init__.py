@@ -9,6 +9,6 @@ chains can be left and taken up again, to the last bit.
 
 from llc.sampling.feed import Observe, Schedule
 from llc.sampling.loop import Build, sample
-from llc.sampling.stacks import OneStack, Stacks
+from llc.sampling.stacks import ONE_STACK, Stacks
 
-__all__ = ["Build", "Observe", "OneStack", "Schedule", "Stacks", "sample"]
+__all__ = ["ONE_STACK", "Build", "Observe", "Schedule", "Stacks", "sample"]

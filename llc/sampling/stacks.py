@@ -50,3 +50,6 @@ class OneStack:
         **rest: Any,
     ) -> Trace:
         return sample(posterior.repeat(chains), build, schedule, streams, **rest)
+
+
+ONE_STACK = OneStack()
