@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from llc import mixing
 from llc.diagnostics import Estimate, excess
-from llc.figures import COLOURS, MAX_CHAINS, MAX_POINTS
+from llc.figures import COLOURS, MAX_CHAINS, legend, thinned
 
 Array = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def _of_some_chains(needs: str = "draws") -> Callable[[Panel], Panel]:
 @_of_some_chains()
 def trace(ax: Axes, chains: Chains) -> None:
     """nβ(L(w_t) − L(w*)) of each chain, burn-in on grey; the upper half per cent is cut off."""
-    where = _thinned(len(chains.steps))
+    where = thinned(len(chains.steps))
     for k, own in enumerate(chains.draws[:MAX_CHAINS]):
         ax.plot(chains.steps[where], own[where], color=_colour(k), lw=0.6)
     low, high = np.quantile(chains.draws, [0.005, 0.995])
@@ -119,14 +119,13 @@ def running_mean(ax: Axes, chains: Chains, target: float | None = None) -> None:
     """Mean of each chain's kept draws so far; the curves end at the per-chain estimates."""
     for k, draws in enumerate(chains.kept[:MAX_CHAINS]):
         curve = np.cumsum(draws) / np.arange(1, len(draws) + 1)
-        where = _thinned(len(curve))
+        where = thinned(len(curve))
         ax.plot(chains.kept_steps[where], curve[where], color=_colour(k), lw=1)
     if len(chains.draws):
         ax.axhline(float(chains.kept.mean()), color="black", lw=0.8, label="λ̂")
     if target is not None:
         ax.axhline(target, color="black", ls="--", lw=0.8, label=f"compared with {target:.4g}")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8)
+    legend(ax, fontsize=8)
     ax.set_xlabel("step")
     ax.set_ylabel("running λ̂ per chain")
 
@@ -197,7 +196,7 @@ def energy(ax: Axes, chains: Chains) -> None:
 def distances(ax: Axes, chains: Chains) -> None:
     """‖w_t − w*‖ per chain, burn-in on grey."""
     assert chains.distance is not None
-    where = _thinned(len(chains.steps))
+    where = thinned(len(chains.steps))
     for k, own in enumerate(chains.distance[:MAX_CHAINS]):
         ax.plot(chains.steps[where], own[where], color=_colour(k), lw=0.6)
     _grey_burn_in(ax, chains)
@@ -208,7 +207,7 @@ def distances(ax: Axes, chains: Chains) -> None:
 def parameters(ax: Axes, chains: Chains) -> None:
     """Some coordinates of w_t − w*: one colour each, one line a chain, burn-in on grey."""
     assert chains.coordinates is not None
-    where = _thinned(len(chains.steps))
+    where = thinned(len(chains.steps))
     for own in chains.coordinates[:MAX_CHAINS]:
         for k, values in enumerate(own.T):
             ax.plot(chains.steps[where], values[where], color=_colour(k), lw=0.5)
@@ -229,7 +228,3 @@ def _grey_burn_in(ax: Axes, chains: Chains) -> None:
 
 def _colour(chain: int) -> str:
     return COLOURS[chain % len(COLOURS)]
-
-
-def _thinned(length: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, length - 1, min(length, MAX_POINTS)).astype(np.int64))

@@ -6,9 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from llc.figures import COLOURS
+from llc.figures import COLOURS, SYMBOLS
 
-NAMES = {"epsilon": "ε", "gamma": "γ", "nbeta": "nβ"}
 COLOUR_MAP = "cividis"  # rises in brightness, and looks alike to readers with any colour vision
 WRITTEN = 12  # columns above which there is no room for numbers
 
@@ -33,8 +32,8 @@ def grid_figure(table: pd.DataFrame, value: str = "llc_mean") -> Figure:
     low, high = (float(shown.min()), float(shown.max())) if len(shown) else (0.0, 1.0)
     for ax, (nbeta, rows) in zip(axes, panels, strict=True):
         image = heat_map(ax, rows, value, low, high if high > low else low + 1)
-        ax.set_title(f"{NAMES['nbeta']} = {nbeta:.4g}", fontsize=9)
-    axes[0].set_ylabel(NAMES["gamma"])
+        ax.set_title(f"{SYMBOLS['nbeta']} = {nbeta:.4g}", fontsize=9)
+    axes[0].set_ylabel(SYMBOLS["gamma"])
     label = "λ̂" if value == "llc_mean" else value
     figure.colorbar(image, ax=list(axes), label=f"{label}  (×: status not ok)", extend="both")
     return figure
@@ -65,5 +64,5 @@ def heat_map(ax: Axes, rows: pd.DataFrame, value: str, low: float, high: float) 
             ax.text(j, i, words, ha="center", va="center", fontsize=7, color=colour, zorder=4)
     ax.set_xticks(range(len(epsilons)), [f"{e:.2g}" for e in epsilons], fontsize=8, rotation=45)
     ax.set_yticks(range(len(gammas)), [f"{g:g}" for g in gammas], fontsize=8)
-    ax.set_xlabel(NAMES["epsilon"])
+    ax.set_xlabel(SYMBOLS["epsilon"])
     return image

@@ -18,12 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
 
 import expt_llc_curve as script
 from llc.checkpoints import Keeper
 from llc.config import CurveConfig, parse
-from llc.figures import COLOURS
+from llc.figures import COLOURS, half_width
 from llc.reporting.curves import kinds, line
 from llc.streams import Stream
 from llc.training import train_classifier
@@ -75,7 +74,7 @@ def run(rate: float, seed: int) -> End:
 
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half width of its 95 % interval."""
-    return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return float(np.mean(values)), float(half_width(values))
 
 
 def main() -> None:

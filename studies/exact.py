@@ -1,19 +1,20 @@
 """λ̂ against λ at every size of the paper's deep linear networks; writes `docs/exact.md`.
 
-    python -m studies.exact [SIZE_CLASS ...]
+    python -m studies.exact [--page] [SIZE_CLASS ...]
 
-Depths, widths, n, ε and steps are those of the paper's size classes. Each network is read three
-ways. *SGLD*: the paper's settings (γ = 1, β = 1/log n, batch 500, one chain, the last tenth of the
-trace). *Gibbs*: the same posterior, read by Gibbs sampling of the layers (2 chains, the second half
-of each), which is exact: what is left is the distance of this posterior from its limit. *Gibbs,
-colder*: nβ = 1e12, where that distance is gone; the limit is what λ is about. γ is 30 there, and as
-much more as keeps the typical product of the layers' norms, ∏ 2√(width/γ), below 1e9, which float64
-can carry. Gibbs sampling reads the inputs through their second moment alone, in the classes 1M
-and 10M that of 20,000 inputs; n enters by nβ.
+Depths, widths, n, ε and steps are those of the paper's size classes. Each network is read up to
+three ways. *SGLD*: the paper's settings (γ = 1, β = 1/log n, batch 500, one chain, the last tenth
+of the trace). *Gibbs*: the same posterior, read by Gibbs sampling of the layers (2 chains, the
+second half of each), which is exact: what is left is the distance of this posterior from its limit.
+*Gibbs, colder*: nβ = 1e12, where that distance is gone; the limit is what λ is about. γ is 30
+there, and as much more as keeps the typical product of the layers' norms, ∏ 2√(width/γ), below 1e9,
+which float64 can carry. Gibbs sampling reads the inputs through their second moment alone, in the
+classes 1M and 10M that of 20,000 inputs; n enters by nβ.
 A reading by Gibbs sampling whose R-hat is above 1.05 is made once more, with four times the sweeps.
 Estimates are kept in `runs/exact.jsonl` as they come, and are not made again.
 """
 
+import argparse
 import json
 import sys
 from collections import defaultdict
@@ -197,7 +198,14 @@ def picture(rows: list[dict]) -> None:
 
 def main() -> int:
     """Make what is missing and write the page; 1 if a colder estimate is off by more than 5 %."""
-    make(sys.argv[1:] or list(SWEEPS))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("size_class", nargs="*", help=f"of {', '.join(SWEEPS)}; by default all")
+    parser.add_argument("--page", action="store_true", help="read no network")
+    chosen = parser.parse_args()
+    if unknown := {*chosen.size_class} - {*SWEEPS}:
+        parser.error(f"no such class: {', '.join(sorted(unknown))}; there are {', '.join(SWEEPS)}")
+    if not chosen.page:
+        make(chosen.size_class or list(SWEEPS))
     rows = [row for row in stored() if row["size_class"] in SWEEPS]
     late = [row for row in rows if waits(row)]
     about = (__doc__ or "").split("\n\n", 2)[2]

@@ -20,6 +20,7 @@ from torch import Tensor
 from llc import LLCEstimate, estimate_llc
 from llc.config import TrainingConfig
 from llc.data.text import Text, proverbs
+from llc.figures import COLOURS
 from llc.influence import Statistic, correlation, susceptibility
 from llc.models.gpt import GPT, gpt
 from llc.streams import Stream, generator
@@ -116,7 +117,7 @@ def picture(whole: Component, heads: list[Component]) -> None:
     characters = [one.replace(" ", "␣") for one in VERSE[1:]]
     ax = top.subplots()
     chi, error = (np.stack([head.of_verse[part] for head in heads]) for part in range(2))
-    draw(ax, chi / np.abs(chi).max(1, keepdims=True), 1.0, "χ / largest |χ| of the head")
+    draw(ax, chi / np.abs(chi).max(1, keepdims=True), "χ / largest |χ| of the head")
     clear = np.argwhere(np.abs(chi) > 2 * error)
     ax.plot(clear[:, 1], clear[:, 0], ".", ms=3, color="black")
     ax.set_yticks(range(len(heads)), [f"head {head.name}" for head in heads], fontsize=8)
@@ -125,7 +126,7 @@ def picture(whole: Component, heads: list[Component]) -> None:
     left, right = bottom.subplots(1, 2, width_ratios=[1, 1.1])
     losses = whole.estimate.observables["verse"][:, :, 0]
     together = correlation(losses, losses, whole.estimate.num_burn_in).value
-    draw(left, together, 1.0, "correlation")
+    draw(left, together, "correlation")
     left.set_xticks(range(len(characters)), characters, fontsize=6)
     left.set_yticks(range(len(characters)), characters, fontsize=6)
     left.set_title("losses of two characters, all parameters moving", fontsize=9)
@@ -135,7 +136,8 @@ def picture(whole: Component, heads: list[Component]) -> None:
             nbeta**2 * np.array([one.by_kind[part][index] for one in heads]) for part in range(2)
         )
         at = np.arange(len(heads)) + 0.18 * (index - 1)
-        right.errorbar(at, value, 2 * error, fmt="o", ms=4, lw=1, capsize=2, label=kind)
+        right.errorbar(at, value, 2 * error, fmt="o", ms=4, lw=1, capsize=2,
+                       color=COLOURS[index], label=kind)  # fmt: skip
     right.axhline(0, color="black", lw=0.6)
     right.set_xticks(range(len(heads)), [head.name for head in heads], fontsize=8)
     right.set_xlabel("head")
@@ -145,9 +147,9 @@ def picture(whole: Component, heads: list[Component]) -> None:
     figure.savefig(PICTURE, dpi=110)
 
 
-def draw(ax, values: np.ndarray, most: float, label: str) -> None:
-    """A heat-map that is white at zero."""
-    image = ax.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+def draw(ax, values: np.ndarray, label: str) -> None:
+    """A heat map of values in [−1, 1], white at zero."""
+    image = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     ax.figure.colorbar(image, ax=ax, label=label, shrink=0.9)
 
 

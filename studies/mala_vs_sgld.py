@@ -5,8 +5,9 @@
 A ReLU network 10-20-20-10 with biases, inputs uniform on [−10, 10]¹⁰, at its own answers, so that
 L(w*) = 0; γ = 1, β = 1/log n, batches of 32. Both samplers have the same step size at every n, and
 it is ε = 0.001/nβ, the same share of the curvature at all n: at ε = 1e-5 throughout SGLD diverges
-at n = 100,000, and MALA accepts nothing. Chains are 500 steps long and their second half counts:
-they have not reached equilibrium, as their status says; what is compared is how far each has come.
+at n = 100,000, and MALA accepts nothing (`sgld_config.epsilon=1e-5` at the end of a line of the
+study shows it). Chains are 500 steps long and their second half counts: they have not reached
+equilibrium, as their status says; what is compared is how far each has come.
 
 Runs what is missing of `studies/mala_vs_sgld.yaml`; `--page` only writes the page, from what is
 recorded.
@@ -22,9 +23,9 @@ import pandas as pd
 
 from gen_commands_expt_sampler_benchmark import commands
 from llc.commands.running import run_all
-from llc.figures import difference_by_size, llc_by_size, panels, save, seconds_by_size
+from llc.figures import mala_beside_sgld, save
 from llc.figures.samplers import SIZE, Repeats, difference, repeats
-from llc.figures.tables import Array, half_width, numbers
+from llc.figures.tables import Array, half_width, lists, numbers
 from llc.records import load_runs
 from studies.networks import machine_line
 
@@ -37,9 +38,17 @@ EPSILON = "config.sgld_config.epsilon"
 
 def paired(runs: pd.DataFrame, size: float) -> Array:
     """Relative differences SGLD/MALA − 1 of chains with the same random numbers."""
-    own = runs[runs[SIZE] == size].set_index(["config.seed", "sampler"])["llc_per_chain"].unstack()
-    chains = [np.array(own[name].sum(), dtype=np.float64) for name in ("sgld", "mala")]
-    return np.asarray(chains[0] / chains[1] - 1)
+    own = runs[runs[SIZE] == size].sort_values("started")
+    sides = [
+        own[own["sampler"] == name].groupby("config.seed").tail(1) for name in ("sgld", "mala")
+    ]
+    llcs = [
+        dict(zip(side["config.seed"], lists(side, "llc_per_chain"), strict=True)) for side in sides
+    ]
+    both = [seed for seed in llcs[0] if len(llcs[0][seed]) == len(llcs[1].get(seed, ()))]
+    pairs = [llcs[0][seed] / llcs[1][seed] - 1 for seed in both]
+    found = np.concatenate([*pairs, np.empty(0)])
+    return np.asarray(found[np.isfinite(found)])
 
 
 def row(runs: pd.DataFrame, mala: Repeats, sgld: Repeats) -> str:
@@ -63,18 +72,14 @@ def row(runs: pd.DataFrame, mala: Repeats, sgld: Repeats) -> str:
 
 def page(runs: pd.DataFrame) -> str:
     """The page; draws its picture."""
-    both = list(zip(repeats(runs, "mala"), repeats(runs, "sgld"), strict=True))
+    others = {one.size: one for one in repeats(runs, "sgld")}
+    both = [(mala, others[mala.size]) for mala in repeats(runs, "mala") if mala.size in others]
     gaps = [difference(sgld.llcs, mala.llcs) for mala, sgld in both]
     agreeing = sum(abs(gap) <= half for gap, half in gaps)
     means = [paired(runs, mala.size).mean() for mala, _ in both]
     bias = np.nanmedian(numbers(runs, "step_size_bias") / numbers(runs, "llc_mean"))
     lost = sum(one.diverged + one.failed for pair in both for one in pair)
-    figure, axes = panels(3, 1, height=5.2, sharex=True)
-    for ax, draw in zip(
-        axes[:, 0], (llc_by_size, difference_by_size, seconds_by_size), strict=True
-    ):
-        draw(ax, runs)
-    save(figure, PAGE.parent / "figures" / "mala_vs_sgld", runs)
+    save(mala_beside_sgld(runs), PAGE.parent / "figures" / "mala_vs_sgld", runs)
     (PAGE.parent / "figures" / "mala_vs_sgld.pdf").unlink()
     return "\n".join(
         [
@@ -116,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     lines = [] if chosen.page else commands(STUDY, force=False)
     code = run_all(lines, WORKERS) if lines else 0
-    PAGE.write_text(page(load_runs(chosen.source)), encoding="utf-8")
+    runs = load_runs(chosen.source)
+    PAGE.write_text(page(runs[~runs["superseded"]]), encoding="utf-8")
     print(PAGE)
     return code
 

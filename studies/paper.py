@@ -10,8 +10,8 @@ The hours are steps times the cost of a step as it was measured on two cores, an
   width² and batch;
 - perceptrons: 1 ns a weight and example (docs/rescaling.md), at least 0.1 ms a step.
 
-Where companion chains check an estimate they cost 1.6 chains more. A GPU is faster: the reference's
-ResNet18 runs took 83 minutes each on an A100. Queues, slower nodes and restarts are not in it.
+Where companion chains check an estimate they cost 1.4 chains more. A GPU is faster. Queues,
+slower nodes and restarts are not in it.
 """
 
 import sys
@@ -33,12 +33,13 @@ import gen_commands_expt_llc_curve as curve
 import gen_commands_expt_rescaling_invariance as rescaling
 import gen_commands_expt_sampler_benchmark as benchmark
 from llc.commands import files
+from llc.companions import COMPANIONS, COOLING
 from llc.config.shared import count_checkpoints
 from llc.tracking import planned
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path("outputs") / "paper"
-COMPANIONS = 1.6  # chains
+BESIDE = COMPANIONS * sum(share for _, share in COOLING)  # companion chains of full length
 LEAST = 1e-4  # seconds of the smallest step
 LINEAR = {1e3: 1.1e-4, 2e4: 1e-3, 7.56e5: 4.3e-3}  # parameters: seconds
 RESNET = 21.9e-3 / 16**2 / 128
@@ -99,7 +100,7 @@ def _weights(widths: list[int]) -> int:
 
 
 def _chains(config: Config) -> float:
-    return config["sgld_config"]["num_chains"] + COMPANIONS
+    return config["sgld_config"]["num_chains"] + BESIDE
 
 
 def _checkpoint_steps(config: Config) -> float:

@@ -76,5 +76,5 @@ def test_signed_errors_marks_what_is_not_ok():
     ax = Figure().subplots()
     okay = np.array([True, False, True])
     signed_errors(ax, ["a", "b", "c"], np.array([0.01, -0.4, 0.0]), np.full(3, 0.01), okay)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ok", "not converged"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ok", "not ok"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]

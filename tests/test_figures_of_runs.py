@@ -62,16 +62,16 @@ DIVERGED = "no λ̂ (n = 1): 1 diverged"
 @pytest.mark.parametrize("function", [figures.llc_against_lambda, figures.relative_errors])
 def test_every_run_is_a_mark_or_a_cross(function):
     ax = drawn(function, linear())
-    assert {"ok (n = 2)", "not converged (n = 1)", DIVERGED} <= set(labels(ax))
+    assert {"ok (n = 2)", "not ok (n = 1)", DIVERGED} <= set(labels(ax))
     assert drawn_crosses(ax) == [80.0]  # at its λ
-    marks = [c for c in ax.collections if c.get_label().startswith(("ok", "not converged"))]
+    marks = [c for c in ax.collections if c.get_label().startswith(("ok", "not ok"))]
     assert [x for c in marks for x in c.get_offsets()[:, 0]] == [10, 20, 40]
     assert marks[1].get_facecolor().tolist() == [[1, 1, 1, 1]]  # hollow
 
 
 def test_errors_are_signed():
     ax = drawn(figures.relative_errors, linear())
-    marks = [c for c in ax.collections if c.get_label().startswith(("ok", "not converged"))]
+    marks = [c for c in ax.collections if c.get_label().startswith(("ok", "not ok"))]
     assert [y for c in marks for y in c.get_offsets()[:, 1]] == pytest.approx([5, -5, -25])
 
 
@@ -338,7 +338,7 @@ def test_a_setting_without_an_estimate():
         }
     )
     ax = drawn(figures.llc_by_setting, table, "gamma")
-    assert labels(ax) == [DIVERGED, "ok (n = 1)", "not converged (n = 1)"]
+    assert labels(ax) == [DIVERGED, "ok (n = 1)", "not ok (n = 1)"]
     assert drawn_crosses(ax) == [10]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from PIL import Image
 
 import expt_dln
 import expt_dln_saddle_dynamics
@@ -33,6 +34,8 @@ DRAWN = {  # with the records below, by notebook
     "quickstart": set(),
 }  # fmt: skip
 
+NOT_OF_RUNS = {"calibration", "llc_by_gamma"}  # drawn from a session's own estimates
+
 DLN = "num_training_data=400 sgld_config.num_steps=60 sgld_config.batch_size=50 do_training=True "
 DLN += "training_config.num_steps=20 training_config.batch_size=50"
 SADDLE = "num_training_data=200 training_config.num_steps=40 logging_period=10 "
@@ -54,6 +57,10 @@ RUNS = [  # script, name of the experiment, the rest
     *(
         (expt_llc_curve, "curve_learning_rate", f"{CURVE} training_config.learning_rate={rate}")
         for rate in (0.01, 0.1)
+    ),
+    *(
+        (expt_llc_curve, "curve_batch_size", f"{CURVE} training_config.batch_size={size}")
+        for size in (32, 64)
     ),
     (expt_rescaling_invariance, "rescaling", RESCALING),
     *(
@@ -87,6 +94,13 @@ def records(tmp_path_factory):
     broken.mkdir()
     (broken / "run.json").write_text("{")
     return place
+
+
+def runs_of(picture):
+    """How many runs a picture says that it was drawn from."""
+    with Image.open(picture) as image:
+        about = image.text["Description"]
+    return 0 if about.startswith("no recorded runs") else int(about.split()[0])
 
 
 def load(notebook):
@@ -130,6 +144,8 @@ def test_every_notebook_executes(notebook, records, tmp_path):
         notebook, target, parameters, cwd=notebook.parent, progress_bar=False
     )
     drawn = {path.stem for path in directory.glob("*.png")}
+    without_data = {path.stem for path in directory.glob("*.png") if runs_of(path) == 0}
+    assert without_data == drawn & NOT_OF_RUNS
     assert drawn == DRAWN[notebook.stem] == {path.stem for path in directory.glob("*.pdf")}
     shown = [o for c in load(target).cells if c.cell_type == "code" for o in c.outputs]
     assert any({"image/png", "text/html"} & set(o.get("data", {})) for o in shown)

@@ -180,7 +180,9 @@ def test_filters(tmp_path):
 def test_a_source_that_is_not_there(tmp_path):
     with pytest.raises(SourceError, match="nowhere: no such directory"):
         load_runs(tmp_path / "nowhere")
-    assert load_runs(tmp_path).empty
+    none = load_runs(tmp_path)
+    assert none.empty
+    assert list(none[~none["superseded"]]) == list(none)
     assert load_runs(tmp_path, where={"seed": 1}).empty
 
 

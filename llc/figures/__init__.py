@@ -19,22 +19,39 @@ from llc.figures.calibration import (
 from llc.figures.estimates import estimate_figure, trailing_mean
 from llc.figures.linear import llc_against_lambda, multiplicities, relative_errors, signed_errors
 from llc.figures.rescaling import rescaled_llcs, rescaling_figure
-from llc.figures.samplers import difference_by_size, llc_by_size, seconds_by_size
-from llc.figures.style import COLOURS, COLUMN, MAX_CHAINS, MAX_POINTS, PAGE, panels, save, title
+from llc.figures.samplers import (
+    difference_by_size,
+    llc_by_size,
+    mala_beside_sgld,
+    seconds_by_size,
+)
+from llc.figures.style import (
+    COLOURS,
+    MAX_CHAINS,
+    PAGE,
+    SYMBOLS,
+    legend,
+    panels,
+    save,
+    thinned,
+    title,
+)
+from llc.figures.tables import half_width
 from llc.figures.traces import acceptance_traces, loss_traces, mean_acceptances
 from llc.figures.training import llc_curves, loss_and_llc, saddle_to_saddle, training_curve
 
 __all__ = [
     "COLOURS",
-    "COLUMN",
     "MAX_CHAINS",
-    "MAX_POINTS",
     "PAGE",
+    "SYMBOLS",
     "acceptance_traces",
     "bounds_by_step",
     "calibration_figure",
     "difference_by_size",
     "estimate_figure",
+    "half_width",
+    "legend",
     "llc_against_lambda",
     "llc_by_setting",
     "llc_by_size",
@@ -42,6 +59,7 @@ __all__ = [
     "llc_curves",
     "loss_and_llc",
     "loss_traces",
+    "mala_beside_sgld",
     "mean_acceptances",
     "multiplicities",
     "panels",
@@ -52,6 +70,7 @@ __all__ = [
     "save",
     "seconds_by_size",
     "signed_errors",
+    "thinned",
     "title",
     "trailing_mean",
     "training_curve",

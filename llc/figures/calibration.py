@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llc.figures.style import COLOURS, crosses, few_labels, legend, note, small
+from llc.figures.style import COLOURS, SYMBOLS, crosses, few_labels, legend, note, small
 from llc.figures.tables import is_ok, numbers, without
 
 
@@ -70,7 +70,7 @@ def llc_by_setting(ax: Axes, table: pd.DataFrame, setting: str, *, log: bool = T
     okay, lost = is_ok(table, "status"), ~np.isfinite(llcs)
     for chosen, face, label in (
         (okay, COLOURS[0], "ok"),
-        (~okay & ~lost, "white", "not converged"),
+        (~okay & ~lost, "white", "not ok"),
     ):
         if chosen.any():
             ax.errorbar(x[chosen], llcs[chosen], 1.96 * errors[chosen], fmt="o", ms=4, lw=1,
@@ -83,6 +83,6 @@ def llc_by_setting(ax: Axes, table: pd.DataFrame, setting: str, *, log: bool = T
         note(ax, "nothing sampled")
     elif log:
         ax.set_xscale("log")
-    ax.set_xlabel(setting)
+    ax.set_xlabel(SYMBOLS.get(setting, setting))
     ax.set_ylabel("λ̂")
     legend(ax)

@@ -165,7 +165,7 @@ def _points(
     colours: Any = ORDERED(norm(np.nan_to_num(own.dimension, nan=least)))
     if not colour_bar:
         colours = np.tile(to_rgba(COLOURS[0]), (len(own.llc), 1))
-    for chosen, label in ((drawn & own.okay, "ok"), (drawn & ~own.okay, "not converged")):
+    for chosen, label in ((drawn & own.okay, "ok"), (drawn & ~own.okay, "not ok")):
         if not chosen.any():
             continue
         at, bars = own.truth[chosen], np.nan_to_num(1.96 * errors[chosen])
@@ -209,7 +209,7 @@ def signed_errors(
 ) -> None:
     """Signed relative errors λ̂/λ − 1 with 95 % intervals, one row a network; hollow: not `ok`."""
     rows = np.arange(len(labels))[::-1]
-    for chosen, face, name in ((okay, COLOURS[0], "ok"), (~okay, "white", "not converged")):
+    for chosen, face, name in ((okay, COLOURS[0], "ok"), (~okay, "white", "not ok")):
         if chosen.any():
             ax.errorbar(
                 100 * errors[chosen],

@@ -5,10 +5,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llc.figures.style import COLOURS, band, crosses, legend, note
+from llc.figures.style import COLOURS, MARKS, band, crosses, legend, note
 from llc.figures.tables import half_width
 
-REPEATED, MARKS = (0, 1, 5, 2), "os^D"  # of modes: colours far from each other
+REPEATED = (0, 1, 5, 2)  # colours of modes, far from each other
 
 
 def rescaling_figure(records: pd.DataFrame, title: str) -> Figure:

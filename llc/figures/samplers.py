@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 
-from llc.figures.style import COLOURS, crosses, legend, note
+from llc.figures.style import COLOURS, MARKS, crosses, legend, note, panels
 from llc.figures.tables import Array, half_width, lists, numbers
 
 SAMPLER, SIZE = "config.sampler_config.name", "config.problem_config.num_training_data"
-MARKS = "os^Dv"  # of samplers
 APART = 1.08  # from the marks of one sampler to those of the next at one n
 
 
@@ -46,6 +46,15 @@ def repeats(runs: pd.DataFrame, sampler: str) -> list[Repeats]:
     return result
 
 
+def mala_beside_sgld(runs: pd.DataFrame) -> Figure:
+    """λ̂ of each sampler, their difference, and the seconds of their steps against n, for print."""
+    figure, axes = panels(3, 1, height=5.2, sharex=True)
+    llc_by_size(axes[0, 0], runs)
+    difference_by_size(axes[1, 0], runs)
+    seconds_by_size(axes[2, 0], runs)
+    return figure
+
+
 def llc_by_size(ax: Axes, runs: pd.DataFrame) -> None:
     """λ̂ against n, mean and 95 % interval over all chains, for every sampler."""
     _by_size(ax, runs, lambda own: own.llcs, "chains")
@@ -63,21 +72,17 @@ def difference_by_size(
     ax: Axes, runs: pd.DataFrame, one: str = "sgld", other: str = "mala"
 ) -> None:
     """Signed relative difference of two samplers' λ̂ against n, with 95 % intervals (Welch's t)."""
-    others = {own.size: own for own in repeats(runs, other)}
-    drawn, missing = 0, []
-    for own in repeats(runs, one):
-        beside = others.get(own.size)
-        if beside is None or not len(own.llcs) or not len(beside.llcs):
-            missing.append(own.size)
-            continue
-        gap, half = difference(own.llcs, beside.llcs)
-        ax.errorbar(own.size, 100 * gap, 100 * half, fmt="o", ms=3.5, lw=1, color="black")
-        drawn += 1
+    llcs, others = ({own.size: own.llcs for own in repeats(runs, name)} for name in (one, other))
+    sizes = sorted({*llcs, *others})
+    both = [size for size in sizes if len(llcs.get(size, ())) and len(others.get(size, ()))]
+    for size in both:
+        gap, half = difference(llcs[size], others[size])
+        ax.errorbar(size, 100 * gap, 100 * half, fmt="o", ms=3.5, lw=1, color="black")
     ax.axhline(0, color="black", lw=0.8, zorder=0)
     ax.axhspan(-3, 3, color="0.93", zorder=-1)
-    if missing:
+    if missing := [size for size in sizes if size not in both]:
         crosses(ax, missing, f"no λ̂ of both (n = {len(missing)})")
-    if not drawn:
+    if not both:
         note(ax, "nothing to compare")
     ax.set_xscale("log")
     ax.set_xlabel("n")

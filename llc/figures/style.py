@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 # Okabe & Ito's palette: told apart by readers with any colour vision, and in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+SYMBOLS = {"epsilon": "ε", "gamma": "γ", "nbeta": "nβ"}  # of settings, for axes
 LOST = COLOURS[5]  # of runs without λ̂
 # For numbers: the same order to every eye, without the end that is too pale on white.
 ORDERED = ListedColormap(colormaps["cividis"](np.linspace(0, 0.87, 256)))
+MARKS = "os^Dv"  # of series, beside their colours
 MAX_POINTS = 1_000
 MAX_CHAINS = 8
 

@@ -4,17 +4,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from llc.figures.estimates import trailing_mean
 from llc.figures.style import COLOURS, crosses, legend, note, thinned
 from llc.figures.tables import kind, names, numbers
 
 MARKED = 8  # runs with a colour and a name of their own
+SMOOTH = 0.05  # of a trace's looks, in the running mean of the acceptance
 
 
 def loss_traces(ax: Axes, curves: pd.DataFrame, *, value: str = "loss_trace") -> None:
     """A line a run: the mean over its chains of the traced loss, against the step.
 
     `curves` is that of `llc.records`, with `directory`, `sgld_status` and `config.expt_name`. A
-    trace that ends in NaN ends where its last number is, with a cross, and its label says so.
+    trace that ends in NaN ends where its last number is, with a cross if the run diverged; labels
+    tell what is not ok.
     """
     _lines(ax, curves, value)
     drawn = numbers(curves, value)
@@ -24,14 +27,17 @@ def loss_traces(ax: Axes, curves: pd.DataFrame, *, value: str = "loss_trace") ->
 
 
 def acceptance_traces(ax: Axes, curves: pd.DataFrame) -> None:
-    """A line a run: the mean over its chains of the Metropolis probability of a step."""
-    _lines(ax, curves, "mala_acceptance_probs")
+    """A line a run: the mean over its chains of the Metropolis probability of a step.
+
+    Smoothed: the running mean over a twentieth of its looks.
+    """
+    _lines(ax, curves, "mala_acceptance_probs", SMOOTH)
     ax.set_ylim(-0.02, 1.02)
-    ax.set_ylabel("acceptance probability")
+    ax.set_ylabel("acceptance (running mean)")
 
 
 def mean_acceptances(ax: Axes, runs: pd.DataFrame) -> None:
-    """Histogram over runs of the mean acceptance probability; the title counts those without."""
+    """Histogram over runs of the mean acceptance probability; the legend counts those without."""
     values = numbers(runs, "mala_acceptance_mean")
     found = values[np.isfinite(values)]
     if len(found):
@@ -47,7 +53,7 @@ def mean_acceptances(ax: Axes, runs: pd.DataFrame) -> None:
     legend(ax, loc="upper left")
 
 
-def _lines(ax: Axes, curves: pd.DataFrame, value: str) -> None:
+def _lines(ax: Axes, curves: pd.DataFrame, value: str, smooth: float = 0.0) -> None:
     groups = list(curves.groupby(names(curves), sort=False))
     shown = 0
     for _, rows in groups:
@@ -57,6 +63,7 @@ def _lines(ax: Axes, curves: pd.DataFrame, value: str) -> None:
         if not known.any():
             continue
         steps, values = steps[known], values[known]
+        values = trailing_mean(values, max(1, round(smooth * len(values))))
         where, colour = thinned(len(steps)), COLOURS[shown % len(COLOURS)]
         status = kind(rows["sgld_status"].iloc[0]) if "sgld_status" in rows else "ok"
         label = _name(rows) + ("" if status == "ok" else f": {status}")

@@ -11,6 +11,12 @@ from llc.figures.style import COLOURS, LOST, ORDERED, band, crosses, label_size,
 from llc.figures.tables import half_width, names, numbers
 
 RUNNING = 10  # checkpoints in the running mean of a training curve, where there are ten times that
+LEAST_AND_MOST = {  # of what has such; a band of Student's t may reach beyond
+    "test_accuracy": (0, 1.02),
+    "train_accuracy": (0, 1.02),
+    "train_loss": (0, None),
+    "test_loss": (0, None),
+}
 LABELS = {
     "lambdahat": "λ̂",
     "test_accuracy": "test accuracy",
@@ -114,6 +120,8 @@ def llc_curves(
         note(ax, "no checkpoint")
     ax.set_xlabel("training step")
     ax.set_ylabel(LABELS.get(value, value))
+    if value in LEAST_AND_MOST and ordered:
+        ax.set_ylim(*LEAST_AND_MOST[value])
     if with_legend:
         legend(ax, title=hue.rpartition(".")[2].replace("_", " "), title_fontsize=small(ax))
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from llc.records.life import moment, status
@@ -136,7 +137,7 @@ def _frame(rows: Sequence[dict[str, Any]]) -> Any:
         frame[name] = pd.Series(frame[name], dtype="datetime64[ms, UTC]")
     last = frame["ended"].fillna(frame["heartbeat"]).fillna(frame["started"])
     frame["duration"] = (last - frame["started"]).dt.total_seconds()
-    frame["superseded"] = _superseded(frame)
+    frame["superseded"] = np.array(_superseded(frame), dtype=bool)
     shown = [name for name in frame.columns if not name.startswith("_") and name not in FIXED]
     return frame[FIXED + sorted(shown, key=lambda name: (not name.startswith("config."), name))]
 
