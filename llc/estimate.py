@@ -89,6 +89,7 @@ def estimate_stack(
     keeper: Keeper | None = None,
     stacks: Stacks = ONE_STACK,
     observe: Observe | None = None,
+    check_period: int = CHECK_PERIOD,
 ) -> list[Estimate]:
     """`estimate_one` at S centres, leaves (S, *shape), all on one chain axis; one seed a centre.
 
@@ -97,7 +98,8 @@ def estimate_stack(
     centre has an ε of its own, and neighbours that agree on it are sampled together. metric: the
     diagonal G of each centre's SGLD, leaves that broadcast to (S, *shape): w moves by
     −(ε/2) G ∇U + √(εG) ξ. stacks: where chains run, and how many at once. observe: traces (C, M)
-    numbers of the chains' leaves (C, *shape) at every draw (not of the companions).
+    numbers of the chains' leaves (C, *shape) at every draw (not of the companions). check_period:
+    steps from one closer look (acceptance, gradient norm) to the next; one takes two gradients.
     Raises: ValueError for a centre that is not finite, unless there is one seed a centre, or for a
         metric with another sampler or with ε = 'auto'.
     """
@@ -128,6 +130,7 @@ def estimate_stack(
         progress=progress,
         stacks=stacks,
         observe=observe,
+        check_period=check_period,
     )
     config = sampler_config.applied(sgld_config, loss.num_examples)
     if not sampler_config.moves_by_epsilon:
@@ -193,6 +196,7 @@ def _sampled(
     keeper: Keeper,
     stacks: Stacks,
     observe: Observe | None,
+    check_period: int,
 ) -> list[Estimate]:
     """The estimate at each centre, all with the ε of `config`."""
     recipe = partial(choose, sampler_config, config)
@@ -215,7 +219,7 @@ def _sampled(
         else stacks.run(
             posterior,
             config.num_chains,
-            recipe(steps=config.num_steps, check_period=CHECK_PERIOD),
+            recipe(steps=config.num_steps, check_period=check_period),
             schedule,
             [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
             label="chains from w*" if progress else None,

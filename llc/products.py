@@ -27,9 +27,13 @@ class Products(NamedTuple):
 
 def products(like: Tensor, rows: int, inner: int, columns: int) -> Products:
     """How to multiply (C, rows, inner) by (C, inner, columns), both like `like`."""
-    large = rows * inner * columns >= LARGE
+    return ONEDNN if is_large(like, rows, inner, columns) else TORCH
+
+
+def is_large(like: Tensor, rows: int, inner: int, columns: int) -> bool:
+    """Whether such a product is one for oneDNN."""
     usable = like.device.type == "cpu" and like.dtype == torch.float32
-    return ONEDNN if large and usable and _onednn_is_faster() else TORCH
+    return rows * inner * columns >= LARGE and usable and _onednn_is_faster()
 
 
 @cache

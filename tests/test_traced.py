@@ -8,7 +8,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.functional import cross_entropy
 
 from llc.library import traced
-from llc.library.simplify import simplify
+from llc.library.simplify import VIEWS, simplify
 
 CHAINS, SCALE = 3, -0.25
 # The same operations on the same numbers, but that products are added to in another order.
@@ -70,6 +70,10 @@ def gradients(loss, names):
     return run
 
 
+def named(names, tensors):
+    return dict(zip(names, tensors, strict=False))
+
+
 def stacks(model, seed):
     """Parameters and examples of a few chains."""
     leaves = [
@@ -87,7 +91,9 @@ def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, monkeypatch):
     model = filled(MODELS[name](), dtype=torch.float64).eval()
     names = [key for key, _ in model.named_parameters()]
     function = gradients(mean_loss(model), names)
-    run = traced.adding(function, stacks(model, 10))
+    count = len(names)
+    first = stacks(model, 10)
+    run = traced.adding(function, first[:count], first[count:])
     for seed in (20, 30):
         tensors = stacks(model, seed)
         before = [tensor.clone() for tensor in tensors]
@@ -95,7 +101,7 @@ def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, monkeypatch):
         out = [torch.ones_like(grad) for grad in grads]
         with monkeypatch.context() as patch:
             patch.setattr(type(model), "forward", None)
-            got = run(tensors, out, SCALE)
+            got = run(named(names, tensors), tensors[count:], named(names, out), SCALE)
         torch.testing.assert_close(got, losses, **ROUNDING)
         for own, grad in zip(out, grads, strict=True):
             torch.testing.assert_close(own, 1 + SCALE * grad, **ROUNDING)
@@ -118,8 +124,9 @@ def test_tied_weights_and_tokens_are_traced_too():
     function = gradients(loss, names)
     *grads, losses = function(*leaves, tokens)
     out = [torch.zeros_like(grad) for grad in grads]
-    run = traced.adding(function, [leaf * 0 for leaf in leaves] + [tokens.flip(0)])
-    torch.testing.assert_close(run([*leaves, tokens], out, 1.0), losses, **ROUNDING)
+    run = traced.adding(function, [leaf * 0 for leaf in leaves], [tokens.flip(0)])
+    got = run(named(names, leaves), [tokens], named(names, out), 1.0)
+    torch.testing.assert_close(got, losses, **ROUNDING)
     for own, grad in zip(out, grads, strict=True):
         torch.testing.assert_close(own, grad, **ROUNDING)
 
@@ -127,7 +134,7 @@ def test_tied_weights_and_tokens_are_traced_too():
 def operations(function, *examples):
     """What the simplified trace of a function runs, and the function that replays it."""
     module = traced.traced(function, examples)
-    simplify(module)
+    simplify(module, examples)
     names = [node.target.__name__ for node in module.graph.nodes if node.op == "call_function"]
     return names, module.forward
 
@@ -178,8 +185,110 @@ def test_a_function_that_cannot_be_traced_runs_as_it_is():
         scale = 2.0 if float(values.sum()) > 0 else 3.0
         return [values * scale, values.sum()]
 
-    run = traced.adding(function, [torch.ones(3)])
-    for values in (torch.ones(3), -torch.ones(3)):
-        out = [torch.zeros(3)]
-        assert float(run([values], out, 1.0)) == float(values.sum())
-        assert torch.equal(out[0], function(values)[0])
+    assert_adds(function, [torch.ones(3)], [torch.ones(3)], [-torch.ones(3)])
+
+
+def assert_adds(function, first, *others):
+    """A trace made at the leaves `first` does what the function does at others."""
+    run = traced.adding(function, first, [])
+    for leaves in others:
+        gradient, value = function(*leaves)
+        out = torch.zeros_like(gradient)
+        got = run({str(i): leaf for i, leaf in enumerate(leaves)}, [], {"out": out}, 1.0)
+        torch.testing.assert_close(got, value, **ROUNDING)
+        torch.testing.assert_close(out, gradient, **ROUNDING)
+
+
+def test_shapes_that_depend_on_numbers_are_not_taken_for_constant():
+    def function(values):
+        many = len((values > 0).nonzero())
+        return [values * many, values[values > 0].sum()]
+
+    assert_adds(function, [torch.ones(3)], [torch.ones(3)], [-torch.ones(3)])
+
+
+def test_constants_keep_the_precision_of_the_product():
+    mask = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    third = torch.tensor([1.0, 2.0, 3.0]) / 3
+
+    def function(values):
+        return [mask * (values * 300) + third * (values * 0.3), values.sum()]
+
+    start = torch.linspace(1, 2, 3, dtype=torch.float64)
+    assert_adds(function, [start], [start], [-start])
+
+
+def test_a_sum_in_another_precision_stays_one():
+    def function(values):
+        exact = values.sum(-1, keepdim=True, dtype=torch.float64).view(2).float()
+        return [values * 2, exact.sum()]
+
+    large = torch.tensor([[1e8, 1.0, -1e8]]).expand(2, 3).contiguous()
+    assert_adds(function, [torch.ones(2, 3)], [large])
+
+
+def narrow(examples, width):
+    """Two narrow layers on a long batch, forwards and backwards."""
+    inputs, targets = numbers(CHAINS, examples, 3, seed=1), numbers(CHAINS, examples, 2, seed=2)
+
+    def function(first, bias, second):
+        hidden = torch.relu(torch.baddbmm(bias.unsqueeze(1), inputs, first.transpose(1, 2)))
+        residual = torch.bmm(hidden, second.transpose(1, 2)) - targets
+        back = torch.bmm(residual * 2, second) * (hidden > 0)
+        value = residual.pow(2).mean(2).sum(1)
+        return [back.sum(1), value]
+
+    shapes = (CHAINS, width, 3), (CHAINS, width), (CHAINS, 2, width)
+    return function, [numbers(*shape, seed=5 + i) for i, shape in enumerate(shapes)]
+
+
+def test_products_of_narrow_layers_are_turned():
+    """What is in between works on the transposes, in no more operations."""
+    function, leaves = narrow(40, 6)
+    module = traced.traced(function, leaves)
+    before = [node for node in module.graph.nodes if node.op == "call_function"]
+    simplify(module, leaves)
+    after = [n for n in module.graph.nodes if n.op == "call_function" and n.target not in VIEWS]
+    shapes = [n.meta["tensor_meta"].shape for n in after if "bmm" in n.target.__name__]
+    assert [tuple(shape[1:]) for shape in shapes] == [(6, 40), (2, 40), (6, 40)]
+    work = [
+        n for n in before if "transpose" not in str(n.target) and "squeeze" not in str(n.target)
+    ]
+    assert len(after) == len(work)
+    for got, expected in zip(module(*leaves), function(*leaves), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert_close_at_others(function, leaves)
+
+
+def assert_close_at_others(function, leaves):
+    run = traced.adding(function, leaves, [])
+    others = [leaf + 0.5 for leaf in leaves]
+    gradient, value = function(*others)
+    out = torch.zeros_like(gradient)
+    got = run({str(i): leaf for i, leaf in enumerate(others)}, [], {"out": out}, 1.0)
+    torch.testing.assert_close(got, value)
+    torch.testing.assert_close(out, gradient)
+
+
+def test_products_stay_where_something_needs_their_order():
+    """A view that joins rows; and where the batch is shorter than the layer is wide."""
+    left, right = numbers(CHAINS, 40, 3, seed=1), numbers(CHAINS, 3, 6, seed=2)
+
+    def function(one, other):
+        product = torch.bmm(one, other)
+        return [product.view(CHAINS, 240) * 2, product.sum((1, 2))]
+
+    names, run = operations(function, left, right)
+    assert names.count("transpose") == 0
+    for got, expected in zip(run(left, right), function(left, right), strict=True):
+        assert torch.equal(got, expected)
+    few, leaves = narrow(4, 6)
+    names, _ = operations(few, *leaves)
+    module = traced.traced(few, leaves)
+    simplify(module, leaves)
+    shapes = [
+        tuple(node.meta["tensor_meta"].shape[1:])
+        for node in module.graph.nodes
+        if node.op == "call_function" and "bmm" in node.target.__name__
+    ]
+    assert shapes[0] == shapes[-1] == (4, 6)

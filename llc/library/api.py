@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llc.companions import CHECK_PERIOD
 from llc.config import SamplerConfig, parse
 from llc.estimate import estimate_stack
 from llc.library.data import AT_ONCE, Source, Unpack, read
@@ -30,6 +31,7 @@ from llc.library.streaming import streamed
 from llc.library.tokens import next_token_loss, token_losses
 from llc.params import count
 
+ENOUGH_LOOKS = 500  # of a run, at acceptance and gradient norm: means of that many are known well
 MEAN_NOTE = "mean-reduced loss: baseline not shared"
 
 
@@ -188,6 +190,7 @@ def estimate_llc(
         progress=progress,
         stacks=stacks,
         observe=observed,
+        check_period=max(CHECK_PERIOD, sgld.num_steps // ENOUGH_LOOKS),
     )[0]
     return result_of(
         estimate,

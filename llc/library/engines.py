@@ -33,12 +33,10 @@ class Engine(Protocol):
     def losses(self, weights: Params, batch: Examples) -> Tensor:
         """(C, B) loss of every example."""
 
-    def add_gradient(
-        self, weights: Params, batch: Examples, size: int, out: Params, scale: float
-    ) -> Tensor:
-        """out ← out + scale·∇(Σℓ/size), summed over the batch; returns Σℓ/size, (C,).
+    def add_gradient(self, weights: Params, batch: Examples, out: Params, scale: float) -> Tensor:
+        """out ← out + scale·∇Σℓ, summed over the batch; returns Σℓ, (C,).
 
-        ∇Σℓ is what is computed: a mean's gradient may underflow in half precision.
+        A sum, since a mean's gradient may underflow in half precision.
         """
 
 
@@ -64,9 +62,7 @@ class Plain:
         return torch.stack(rows)
 
     @torch.enable_grad()
-    def add_gradient(
-        self, weights: Params, batch: Examples, size: int, out: Params, scale: float
-    ) -> Tensor:
+    def add_gradient(self, weights: Params, batch: Examples, out: Params, scale: float) -> Tensor:
         values = []
         chains, totals = derive(weights, self._by_chain), derive(out, self._by_chain)
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
@@ -74,8 +70,8 @@ class Plain:
             loss = (self.compiled or self._total)(_of_chain(batch, index))
             grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             free = [gather(grad, i) for grad, i in zip(grads, self.indices, strict=True)]
-            torch._foreach_add_(total, free, alpha=scale / size)
-            values.append(loss.detach() / size)
+            torch._foreach_add_(total, free, alpha=scale)
+            values.append(loss.detach())
             del grads, free  # before the next chain's come
         return torch.stack(values)
 
@@ -117,16 +113,15 @@ class Vmapped:
         run = vmap(lambda one, data: self._losses(one, data), in_dims=(0, axis))
         return _plain_tensor(run(dict(weights), tuple(inputs)))
 
-    def add_gradient(
-        self, weights: Params, batch: Examples, size: int, out: Params, scale: float
-    ) -> Tensor:
-        inputs, examples = [*weights.values()], batch.leaves()
-        key = (inputs[0].shape[0], *(leaf.shape for leaf in examples))
-        inputs += examples
-        if key not in self._gradients:
+    def add_gradient(self, weights: Params, batch: Examples, out: Params, scale: float) -> Tensor:
+        examples = batch.leaves()
+        key = (len(next(iter(weights.values()))), *[leaf.shape for leaf in examples])
+        add = self._gradients.get(key)
+        if add is None:
             function = self._gradient(weights, batch)
-            self._gradients[key] = adding(function, inputs, self.compiling)
-        return self._gradients[key](inputs, [*out.values()], scale / size) / size
+            add = adding(function, [*weights.values()], examples, self.compiling)
+            self._gradients[key] = add
+        return add(weights, examples, out, scale)
 
     def _gradient(self, weights: Params, batch: Examples) -> Flat:
         """(free leaves, tensors of a batch) -> (∇Σℓ by leaf, Σℓ)."""

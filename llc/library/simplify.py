@@ -4,11 +4,15 @@ Views of the same shape, factors of one, transposes of transposes are left out; 
 input is computed beforehand; a product and what is added to it become one operation.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
+
+from llc.library.layout import flip_products
 
 aten = torch.ops.aten
 SAME_NUMBERS = {
@@ -42,15 +46,18 @@ DIRECT: dict[Any, Any] = {  # PyTorch's own binding of an operation: the same, a
     aten._unsafe_view.default: torch.Tensor.view,
     aten.expand.default: torch.Tensor.expand,
 }
+VIEWS = {torch.transpose, torch.unsqueeze, torch.squeeze, torch.Tensor.view, torch.Tensor.expand}
 FACTOR = {aten.mul.Scalar, aten.mul.Tensor}
 UNIT_FACTOR = FACTOR | {aten.div.Scalar, aten.div.Tensor, aten.pow.Tensor_Scalar}
+SMALL = 2**16  # numbers of a constant that is worth keeping
 FILLED = {aten.ones_like.default: torch.ones, aten.zeros_like.default: torch.zeros}
 
 
-def simplify(module: GraphModule) -> bool:
+def simplify(module: GraphModule, examples: Sequence[Tensor]) -> bool:
     """Fewer operations for the same numbers, to rounding; returns whether all of them are pure.
 
     Nothing is left out where one writes to its inputs: then what is the same depends on when.
+    examples: inputs to run it on.
     """
     graph = module.graph
     pure = not any(_operation(node)._schema.is_mutable for node in _calls(graph))
@@ -61,11 +68,15 @@ def simplify(module: GraphModule) -> bool:
                 node.replace_all_uses_with(same)
         graph.eliminate_dead_code()
         _fold_constants(module)
-        for rewrite in (_add_into_product, _sum_without_axis, _view_with_axis, _one_factor):
+        for rewrite in REWRITES:
             for node in _calls(graph):
                 rewrite(node)
             graph.eliminate_dead_code()
-    for node in _calls(graph):
+        flip_products(module, examples)
+        for node in _calls(module.graph):
+            _number_as_tensor(node, examples[0].device)
+        module.graph.eliminate_dead_code()
+    for node in _calls(module.graph):
         node.target = DIRECT.get(node.target, node.target)
     module.recompile()
     return pure
@@ -106,6 +117,11 @@ def _like(node: Node, other: Node) -> bool:
     return bool((one.shape, one.stride, one.dtype) == (two.shape, two.stride, two.dtype))
 
 
+def _same_type(node: Node, other: Node) -> bool:
+    one, two = node.meta.get("tensor_meta"), other.meta.get("tensor_meta")
+    return one is not None and two is not None and one.dtype == two.dtype
+
+
 def _shape(node: Node) -> list[int] | None:
     about = node.meta.get("tensor_meta")
     return None if about is None else list(about.shape)
@@ -129,6 +145,8 @@ def _fold_constants(module: GraphModule) -> None:
         about = node.meta.get("tensor_meta")
         if about is None:
             continue
+        if about.shape.numel() > SMALL:
+            continue  # it would be in memory all the time
         if node.target in FILLED:
             device = node.meta["val"].device
             value = FILLED[node.target](about.shape, dtype=about.dtype, device=device)
@@ -155,7 +173,10 @@ def _add_into_product(node: Node) -> None:
     for base, product in (node.args, node.args[::-1]):
         if not isinstance(base, Node) or not isinstance(product, Node):
             continue
-        if product.target is aten.bmm.default and len(product.users) == 1 and _like(node, product):
+        fits = (
+            product.target is aten.bmm.default and _like(node, product) and _same_type(base, node)
+        )
+        if fits and len(product.users) == 1:
             _replace(node, aten.baddbmm.default, base, *product.args)
             return
 
@@ -165,7 +186,7 @@ def _sum_without_axis(node: Node) -> None:
     source = node.args[0]
     if node.target is not aten.view.default or not isinstance(source, Node):
         return
-    if source.target is not aten.sum.dim_IntList or source.args[2:] != (True,):
+    if source.target is not aten.sum.dim_IntList or source.args[2:] != (True,) or source.kwargs:
         return
     summed, axes = source.args[:2]
     shape = _shape(summed) if isinstance(summed, Node) else None
@@ -189,19 +210,60 @@ def _view_with_axis(node: Node) -> None:
 
 
 def _one_factor(node: Node) -> None:
-    """c (s x) of a number s and a constant c as (c s) x."""
+    """c (s x) of a number s and a constant c as (c s) x; of a constant that is one number, too."""
     if node.target is not aten.mul.Tensor:
         return
     for constant, product in (node.args, node.args[::-1]):
         if not isinstance(constant, Node) or not isinstance(product, Node):
             continue
-        by_number = product.target in FACTOR and isinstance(product.args[1], int | float)
-        scaled = by_number and len(product.users) == 1
-        if constant.op == "get_attr" and scaled and _like(node, product):
-            module = node.graph.owning_module
-            assert module is not None
+        if constant.op != "get_attr" or not _like(node, product):
+            continue
+        module = node.graph.owning_module
+        assert module is not None
+        values, factor = getattr(module, str(constant.target)), 1.0
+        if values.dtype != node.meta["tensor_meta"].dtype:
+            continue  # c s would be computed in c's own precision
+        if product.target in FACTOR and isinstance(product.args[1], int | float):
+            factor, product = product.args[1], product.args[0]
+        assert isinstance(product, Node)
+        if bool((values == values.flatten()[0]).all()):
+            _replace(node, aten.mul.Scalar, product, factor * float(values.flatten()[0]))
+        elif factor != 1:
             name = f"_scaled_{node.name}"
-            module.register_buffer(name, getattr(module, str(constant.target)) * product.args[1])
+            module.register_buffer(name, values * factor)
             with node.graph.inserting_before(node):
-                _replace(node, aten.mul.Tensor, node.graph.get_attr(name), product.args[0])
-            return
+                scaled = node.graph.get_attr(name)
+            scaled.meta.update(constant.meta)
+            _replace(node, aten.mul.Tensor, scaled, product)
+        return
+
+
+def _sum_of_mean(node: Node) -> None:
+    """The sum of means along the last axis as one sum, divided."""
+    source: Any = node.args[0]
+    if node.target is not aten.sum.dim_IntList or source.target is not aten.mean.dim:
+        return
+    plain = len(source.args) == len(node.args) == 2 and not source.kwargs and not node.kwargs
+    values, axes = source.args[:2]
+    shape = _shape(values)
+    if plain and shape is not None and [axis % len(shape) for axis in axes] == [len(shape) - 1]:
+        both: Any = [*node.args[1], len(shape) - 1]  # type: ignore[misc]
+        with node.graph.inserting_before(node):
+            total = node.graph.call_function(aten.sum.dim_IntList, (values, both))
+        total.meta.update(node.meta)
+        _replace(node, aten.mul.Scalar, total, 1 / shape[-1])
+
+
+def _number_as_tensor(node: Node, device: torch.device) -> None:
+    """A factor held as a tensor without axes, which PyTorch would make of the number every time."""
+    values, *factor = node.args
+    if node.target is aten.mul.Scalar and isinstance(values, Node):
+        about, module = node.meta["tensor_meta"], node.graph.owning_module
+        assert module is not None
+        name = f"_number_{node.name}"
+        module.register_buffer(name, torch.tensor(factor[0], dtype=about.dtype, device=device))
+        with node.graph.inserting_before(node):
+            _replace(node, aten.mul.Tensor, values, node.graph.get_attr(name))
+
+
+REWRITES = (_add_into_product, _sum_without_axis, _view_with_axis, _one_factor, _sum_of_mean)

@@ -1,8 +1,9 @@
 """A user's model and data as `llc.models.base.StackedLoss`."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from copy import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,8 +94,8 @@ class LibraryLoss:
 
     def engine_for(self, like: Tensor) -> Engine:
         """An engine in the precision of `like`, this thread's own."""
-        engines: dict[str, Engine] = self._of_thread.__dict__
-        name = str(like.dtype)
+        engines: dict[Any, Engine] = self._of_thread.__dict__
+        name = like.dtype
         if name not in engines:
             network = self.network.to(like.device, like.dtype)
             engines[name] = make_engine(self.engine, network, self.objective, self.compiling)
@@ -124,7 +125,7 @@ class LibraryBlock:
         first = next(iter(like.values()))
         self.loss, self.like, self.chains = loss, first, len(first)
         self.centre_losses = reference
-        self._losses = list(first.new_zeros(steps, self.chains))
+        self._losses = list(first.new_zeros(steps, self.chains))  # Σℓ
 
     def load(self, steps: int, indices: Tensor | None) -> None:
         loss, self.used = self.loss, steps
@@ -141,25 +142,24 @@ class LibraryBlock:
             self._baselines = values.squeeze(-1).mean(-1).expand(-1, self.chains)
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
-        engine = self.loss.engine_for(self.like)
-        values = [
-            engine.add_gradient(weights, batch, self.size, out, scale)
-            for batch in self._parts(step)
-        ]
-        self._losses[step] = sum(values[1:], values[0])
+        engine, scale = self.loss.engine_for(self.like), scale / self.size
+        first, *others = (
+            engine.add_gradient(weights, batch, out, scale) for batch in self._parts(step)
+        )
+        self._losses[step] = sum(others, first)
 
-    def _parts(self, step: int) -> Iterator[Examples]:
+    def _parts(self, step: int) -> Iterable[Examples]:
         """The step's batch (C, B, …) or (1, B, …), as much at once as the network may see."""
         at_once = self.loss.at_once
         if self._batches is None:
-            for part in self.loss.data.parts(at_once):
-                yield part.to(self.like.device, self.like.dtype).map(lambda t: t[None])
-        else:
-            batch = self._batches[step]
-            yield from [batch] if self.size <= at_once else batch.parts(at_once, axis=1)
+            like = self.like
+            parts = self.loss.data.parts(at_once)
+            return (part.to(like.device, like.dtype).map(lambda t: t[None]) for part in parts)
+        batch = self._batches[step]
+        return (batch,) if self.size <= at_once else batch.parts(at_once, axis=1)
 
     def losses(self, steps: slice = EVERY) -> Tensor:
-        return torch.stack(self._losses[: self.used][steps])
+        return torch.stack(self._losses[: self.used][steps]) / self.size
 
     def baselines(self, steps: slice = EVERY) -> Tensor:
         return self._baselines[: self.used][steps]

@@ -1,4 +1,4 @@
-"""A function of tensors as the operations that it runs, found once and replayed.
+"""A gradient as the operations that it runs, found once and replayed.
 
 `vmap`, `grad` and autograd work out in Python, at every call, which operations a gradient is made
 of. For small models that takes several times as long as the operations themselves. A trace keeps
@@ -7,61 +7,96 @@ the list, simplified.
 
 from collections.abc import Callable, Sequence
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functionalize
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from llc.library.compiling import Compiling
-from llc.library.simplify import simplify
+from llc.library.simplify import VIEWS, simplify
+from llc.params import Params, derive
 
 Flat = Callable[..., Sequence[Tensor]]  # tensors in, tensors out
-Adding = Callable[[Sequence[Tensor], Sequence[Tensor], float], Tensor]
+Adding = Callable[[Params, Sequence[Tensor], Params, float], Tensor]
 
 _tracing = Lock()  # the tracer swaps parts of torch.nn while it works
 
 
 def adding(
-    function: Flat, examples: Sequence[Tensor], compiling: Compiling | None = None
+    function: Flat,
+    leaves: Sequence[Tensor],
+    examples: Sequence[Tensor],
+    compiling: Compiling | None = None,
 ) -> Adding:
-    """(inputs, out, scale) -> v with outᵢ ← outᵢ + scale·gᵢ, where function(*inputs) is (*g, v).
+    """(w, x, out, scale) -> v with outᵢ ← outᵢ + scale·gᵢ, where function(*w, *x) is (*g, v).
 
-    For inputs like `examples`: of the same shapes and types, on the same device, none of which
-    needs a gradient. What the function reads besides is taken for constant. A function that cannot
-    be traced runs as it is. compiling: of the trace, where there is one.
+    For leaves w and other inputs x like `leaves` and `examples`: of the same shapes and types, on
+    the same device, none of which needs a gradient. What the function reads besides is taken for
+    constant. A function that cannot be traced runs as it is. compiling: of the trace, where there
+    is one.
     """
+    inputs = [*leaves, *examples]
     try:
         with _tracing:
-            module = traced(function, examples)
+            module = traced(function, inputs)
+        if _has_sizes_of_its_own(module):
+            return _as_it_is(function)
         if compiling:
             return _as_it_is(compiling(module))
-        _add_outputs(module, pure=simplify(module))
+        pure = simplify(module, inputs)
+        _add_outputs(module, pure=pure)
+        views = _views_of_leaves(module, len(leaves)) if pure else None
     except Exception:  # the tracer follows less than the transforms of torch.func do
         return _as_it_is(compiling(function) if compiling else function)
     run = module.forward
 
-    def replay(inputs: Sequence[Tensor], out: Sequence[Tensor], scale: float) -> Tensor:
-        value: Tensor = run(*inputs, *out, scale)
+    def replay(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
+        leaves = weights.values()
+        if views is not None:  # making them costs as much as multiplying two small matrices
+            made = derive(weights, _none_yet)
+            if replay not in made:
+                made[replay] = views(*leaves)
+            leaves = made[replay]
+        value: Tensor = run(*leaves, *examples, *out.values(), scale)
         return value
 
     return replay
 
 
+def _none_yet(_: Params) -> dict[Adding, Any]:
+    """What each trace has derived from the leaves of a buffer."""
+    return {}
+
+
 def _as_it_is(function: Flat) -> Adding:
 
-    def run(inputs: Sequence[Tensor], out: Sequence[Tensor], scale: float) -> Tensor:
-        *gradients, value = function(*inputs)
-        torch._foreach_add_(list(out), gradients, alpha=scale)
+    def run(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
+        *gradients, value = function(*weights.values(), *examples)
+        torch._foreach_add_(list(out.values()), gradients, alpha=scale)
         return value
 
     return run
 
 
-def traced(function: Flat, examples: Sequence[Tensor]) -> GraphModule:
+def traced(function: Flat, inputs: Sequence[Tensor]) -> GraphModule:
     """The operations that `function` runs, those that write in place replaced where possible."""
-    return make_fx(functionalize(function, remove="mutations"))(*examples)
+    return make_fx(functionalize(function, remove="mutations"))(*inputs)
+
+
+def _has_sizes_of_its_own(module: GraphModule) -> bool:
+    """Whether shapes depend on numbers (`nonzero`, a mask as an index): a trace has the first's."""
+    for node in module.graph.nodes:
+        if torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()):
+            masks = node.target is not torch.ops.aten.index.Tensor or any(
+                one is not None and one.meta["tensor_meta"].dtype in (torch.bool, torch.uint8)
+                for one in node.args[1]
+            )
+            if masks:
+                return True
+    return False
 
 
 def _add_outputs(module: GraphModule, *, pure: bool) -> None:
@@ -72,7 +107,7 @@ def _add_outputs(module: GraphModule, *, pure: bool) -> None:
     graph = module.graph
     result = next(node for node in graph.nodes if node.op == "output")
     *gradients, value = result.args[0]
-    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    last = _placeholders(graph)[-1]
     with graph.inserting_after(last):
         scale = graph.placeholder("scale")
     for index, gradient in enumerate(gradients):
@@ -91,3 +126,32 @@ def _add_outputs(module: GraphModule, *, pure: bool) -> None:
             graph.erase_node(gradient)
     graph.lint()
     module.recompile()
+
+
+def _views_of_leaves(module: GraphModule, count: int) -> Callable[..., Sequence[Tensor]] | None:
+    """Views of the first `count` inputs become inputs, after them.
+
+    Returns: what makes these inputs, leaves and views, of the leaves; None where there are none.
+    """
+    graph, made = module.graph, Graph()
+    leaves = _placeholders(graph)[:count]
+    known: dict[Node, Node] = {leaf: made.placeholder(leaf.name) for leaf in leaves}
+    for node in list(graph.nodes):
+        if node.target not in VIEWS or not all(one in known for one in node.all_input_nodes):
+            continue
+        known[node] = made.node_copy(node, known.__getitem__)
+        with graph.inserting_after(list(known)[-2] if len(known) > count + 1 else leaves[-1]):
+            place = graph.placeholder(f"view{len(known)}")
+        known[place] = known.pop(node)
+        node.replace_all_uses_with(place)
+        graph.erase_node(node)
+    if len(known) == count:
+        return None
+    made.output(tuple(known.values()))
+    graph.lint()
+    module.recompile()
+    return GraphModule(torch.nn.Module(), made).forward
+
+
+def _placeholders(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.op == "placeholder"]

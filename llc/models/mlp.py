@@ -8,16 +8,15 @@ number of operations a step launches, not by arithmetic.
 
 from collections.abc import Sequence
 from copy import copy
-from itertools import pairwise
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from llc.models.activations import RELU, Activation
+from llc.models.affine import affine, layers_of
 from llc.models.base import EVERY, rows_of_each
 from llc.params import Params, derive
-from llc.products import products
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -127,21 +126,24 @@ class MLPBlock:
         self.chains = len(self.like)
         self.centre_losses, self.realisable = reference, not bool(reference.any())
         self.size = 0  # of a batch; the buffers below follow it
+        self._whole: tuple[Tensor, Tensor] | None = None  # all data, where a batch is that
 
     def load(self, steps: int, indices: Tensor | None) -> None:
         loss, chains, self.used = self.loss, self.chains, steps
         if indices is None:
             self._allocate(loss.num_examples)
-            inputs = loss.inputs.expand(chains, -1, -1)
-            targets = loss.targets.expand(chains, -1, -1)
-            self.inputs, self.targets = [inputs] * steps, [targets] * steps
+            if self._whole is None:
+                whole = self.affine.arrange(loss.inputs), self.affine.arrange(loss.targets)
+                self._whole = whole[0].expand(chains, -1, -1), whole[1].expand(chains, -1, -1)
+            self.inputs, self.targets = ([each] * steps for each in self._whole)
             self._baselines = self.centre_losses.mean(-1).expand(steps, chains)
             return
         steps, streams, size = indices.shape
         self._allocate(size)
         rows = loss.inputs.index_select(0, indices.flatten())
-        self.inputs = list(rows.view(steps, streams, size, -1).expand(-1, chains, -1, -1))
-        targets = rows_of_each(loss.targets, indices)
+        inputs = self.affine.arrange(rows.view(steps, streams, size, -1))
+        targets = self.affine.arrange(rows_of_each(loss.targets, indices))
+        self.inputs = list(inputs.expand(-1, chains, -1, -1))
         self.targets = list(targets.expand(-1, chains, -1, -1))
         if not self.realisable:
             values = rows_of_each(self.centre_losses.unsqueeze(-1), indices)
@@ -151,22 +153,22 @@ class MLPBlock:
         if size == self.size:
             return
         self.size, widths = size, self.loss.widths
-        self._residuals = self.like.new_empty(self.steps, self.chains, size, widths[-1])
+        self.affine = affine(self.like, size, widths)
+        shapes = [(self.chains, *self.affine.shape(width)) for width in widths]
+        self._residuals = self.like.new_empty(self.steps, *shapes[-1])
         self._residual_views = list(self._residuals)
-        self._hidden = [self.like.new_empty(self.chains, size, width) for width in widths]
+        self._hidden = [self.like.new_empty(shape) for shape in shapes]
         in_place = self.loss.activation.in_place
         self._before = self._hidden if in_place else [torch.empty_like(h) for h in self._hidden]
         self._deltas = [torch.empty_like(hidden) for hidden in self._hidden]
-        self._ones = self.like.new_ones(1, 1, size).expand(self.chains, -1, -1)
         self._baselines = self.like.new_zeros(self.steps, self.chains)
-        self._products = [products(self.like, size, a, b) for a, b in pairwise(widths)]
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
-        layers, targets = derive(weights, _layers), derive(out, _layers)
+        layers, targets = derive(weights, layers_of), derive(out, layers_of)
         hidden, last, activation = [self.inputs[step]], len(layers) - 1, self.loss.activation
-        for i, (_, flipped, bias) in enumerate(layers):
+        for i, layer in enumerate(layers):
             to = self._residual_views[step] if i == last else self._before[i + 1]
-            self._products[i].add(bias, hidden[i], flipped, to)
+            self.affine.forward(i, layer, hidden[i], to)
             if i < last:
                 hidden.append(activation.forward(to, self._hidden[i + 1]))
             else:
@@ -174,11 +176,9 @@ class MLPBlock:
         factor = 2 * scale / (self.size * self.loss.widths[-1])
         delta = hidden[-1]
         for i in range(last, -1, -1):
-            weight, _, bias = targets[i]
-            self._products[i].accumulate(weight, delta.mT, hidden[i], factor)
-            bias.baddbmm_(self._ones, delta, alpha=factor)
+            self.affine.accumulate(i, targets[i], delta, hidden[i], factor)
             if i > 0:
-                back = self._products[i].multiply(delta, layers[i][0], self._deltas[i])
+                back = self.affine.backward(i, layers[i], delta, self._deltas[i])
                 delta = activation.backward(back, self._before[i])
 
     def losses(self, steps: slice = EVERY) -> Tensor:
@@ -186,12 +186,3 @@ class MLPBlock:
 
     def baselines(self, steps: slice = EVERY) -> Tensor:
         return self._baselines[: self.used][steps]
-
-
-def _layers(params: Params) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Weight (C, o, i), its transpose, and bias (C, 1, o) of each layer."""
-    leaves = list(params.values())
-    return [
-        (weight, weight.mT, bias.unsqueeze(1))
-        for weight, bias in zip(leaves[::2], leaves[1::2], strict=True)
-    ]
