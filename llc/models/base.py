@@ -15,7 +15,7 @@ from llc.params import Params, Shapes, count
 EVERY = slice(None)
 
 BLOCK_STEPS = 256  # a block's steps at most: enough for the work between blocks not to count …
-BLOCK_PARAMETERS = 2**19  # … as long as its positions stay below this many numbers
+BLOCK_PARAMETERS = 2**21  # … as long as its positions stay below this many numbers
 BLOCK_DATA = 3 * 2**20  # … and its minibatches below this, so that caches hold them
 
 
