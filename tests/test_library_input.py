@@ -75,6 +75,7 @@ def refused(message, model=None, given=None, loss="cross_entropy", error=ValueEr
         ("must be (6, 5)", {"params": {"0.weight": torch.ones(6, dtype=torch.bool)}}),
         ("selects nothing", {"params": {"0.weight": torch.zeros(6, 5, dtype=torch.bool)}}),
         ("does not index '0.weight'", {"params": {"0.weight": 6}}),
+        ("tensor([[0], [9]]) does not index", {"params": {"0.weight": torch.tensor([[0], [9]])}}),
         ("is not a part of the model", {"params": nn.Linear(2, 2)}),
     ],
 )  # fmt: skip

@@ -27,7 +27,6 @@ HERE = {  # arguments of `estimate_llc`, as errors name them to those who call i
     "params": "targeted_params",
     "unpack": "unpack_fn",
     "chains_per_stack": "chain_batch",
-    "autocast": "dtype",
 }
 
 

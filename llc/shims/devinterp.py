@@ -138,12 +138,15 @@ def _sequences(dataset: Any) -> Tensor:
     other = next((item for item in items if not has_tokens(item)), None)
     if other is not None:
         raise ValueError(f"dataset: an item is {words(other)}: must be a dict with 'input_ids'")
-    rows = [torch.as_tensor(item["input_ids"]) for item in items]
-    lengths = sorted({len(row) for row in rows})
-    if len(lengths) > 1:
+    try:
+        rows = [torch.as_tensor(item["input_ids"]) for item in items]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"dataset: input_ids must be numbers of tokens: {error}") from None
+    shapes = sorted({tuple(row.shape) for row in rows})
+    if len(shapes) > 1 or len(shapes[0]) != 1:
         raise ValueError(
-            f"dataset: has sequences of {lengths[0]} to {lengths[-1]} tokens: give all one length, "
-            "or take llc.estimate_llc, which knows padding"
+            f"dataset: has input_ids of shape {shapes[0]} to {shapes[-1]}: must be sequences of "
+            "one length; llc.estimate_llc knows padding"
         )
     return torch.stack(rows)
 
