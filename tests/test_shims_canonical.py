@@ -1,6 +1,7 @@
 """canonical-interp's arguments give its λ̂: by our own call, and by its update rule."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -43,6 +44,11 @@ def short(*arguments, model=None, given=None, settings=None, **options):
         model or linear(), given or loader(), *arguments, **{"show_progress": False, **options}
     )
     return made
+
+
+@cache
+def usual():
+    return losses_of(short())
 
 
 def losses_of(made):
@@ -148,7 +154,7 @@ def test_accumulated_gradients_are_those_of_a_larger_batch():
     settings = {"grad_accumulation_steps": 4}
     parts = short(recording, given=loader(BATCH // 4), settings=settings)
     assert max(seen) == BATCH // 4
-    torch.testing.assert_close(losses_of(parts), losses_of(short()), **ROUNDING)
+    torch.testing.assert_close(losses_of(parts), usual(), **ROUNDING)
 
 
 def test_other_batches_and_the_loss_at_the_centre():
@@ -157,7 +163,7 @@ def test_other_batches_and_the_loss_at_the_centre():
         given=rows, unpack_fn=lambda batch: (batch["x"], batch["y"]),
         current_loss=torch.tensor(0.25),
     )  # fmt: skip
-    torch.testing.assert_close(losses_of(made), losses_of(short()), **ROUNDING)
+    torch.testing.assert_close(losses_of(made), usual(), **ROUNDING)
     expected = NBETA * (losses_of(made).mean(1) - 0.25)
     torch.testing.assert_close(made.get_metrics()["llcs"], expected)
     assert float(made.original_loss) == 0.25
@@ -165,7 +171,7 @@ def test_other_batches_and_the_loss_at_the_centre():
 
 def test_more_than_inputs_and_targets_may_be_in_a_batch():
     rows = DataLoader(TensorDataset(*data(), torch.arange(EXAMPLES)), batch_size=BATCH)
-    torch.testing.assert_close(losses_of(short(given=rows)), losses_of(short()), **ROUNDING)
+    torch.testing.assert_close(losses_of(short(given=rows)), usual(), **ROUNDING)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +182,9 @@ def test_more_than_inputs_and_targets_may_be_in_a_batch():
     ],
 )  # fmt: skip
 def test_what_changes_no_chain(options):
-    torch.testing.assert_close(losses_of(short(**options)), losses_of(short()), **ROUNDING)
+    torch.testing.assert_close(losses_of(short(**options)), usual(), **ROUNDING)
     other = losses_of(short(**{**options, "seed": 1}))
-    assert (other - losses_of(short())).abs().max() > 1e-3
+    assert (other - usual()).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ def errors_in_terms_of(theirs: Mapping[str, str]) -> Iterator[None]:
     """Errors raised inside name another library's arguments.
 
     theirs: argument of `estimate_llc` -> what it stands for there, an argument or a product of
-    some. It is replaced where a message begins with it, and before an equals sign, in messages that
-    begin with an argument.
+    some. In messages that begin with an argument it is replaced there and before equals signs.
     Raises: what was raised, with the other message.
     """
     names = "|".join(theirs)
     ours = re.compile(rf"(?:model|{names})[:=]")
-    places = re.compile(rf"^(?:{names})(?=[:=])|\b(?:{names})(?==)")
+    places = re.compile(rf"^(?:{names})(?=:)|\b(?:{names})(?==)")
     try:
         yield
     except (TypeError, ValueError) as error:
