@@ -14,7 +14,7 @@ from library_models import (
 )
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from llc import SamplerConfig, estimate_llc
 from llc.library import api
@@ -37,7 +37,7 @@ def refused(message, model=None, given=None, loss="cross_entropy", error=ValueEr
             **{**SMALL, **rest},
         )
     text = str(caught.value)
-    assert "\n" not in text.split(": ")[0]
+    assert "\n" not in text
     assert message in text, text
 
 
@@ -75,6 +75,7 @@ def refused(message, model=None, given=None, loss="cross_entropy", error=ValueEr
         ("must be (6, 5)", {"params": {"0.weight": torch.ones(6, dtype=torch.bool)}}),
         ("selects nothing", {"params": {"0.weight": torch.zeros(6, 5, dtype=torch.bool)}}),
         ("does not index '0.weight'", {"params": {"0.weight": 6}}),
+        ("tensor([[0], [9]]) does not index", {"params": {"0.weight": torch.tensor([[0], [9]])}}),
         ("is not a part of the model", {"params": nn.Linear(2, 2)}),
     ],
 )  # fmt: skip
@@ -109,6 +110,18 @@ class Ragged(Dataset):
         return torch.zeros(INPUTS + (index > 299)), 0
 
 
+class Rows(IterableDataset):
+    """Not of one length, and without indices."""
+
+    def __iter__(self):
+        yield from ((inputs[: 5 - (i == 7)], labels) for i, (inputs, labels) in enumerate(PAIRS))
+
+
+UNNAMED = [{"x": x, "y": y} for x, y in PAIRS[:5]] + [{"x": PAIRS[0][0]}]
+BEYOND = torch.cat([data(EXAMPLES - 1)[1], torch.tensor([3])])  # the last is no class
+UNFIT = "data: examples cannot be put into a batch"
+
+
 @pytest.mark.parametrize(
     ("message", "given"),
     [
@@ -121,8 +134,17 @@ class Ragged(Dataset):
         ("inputs and targets have 30 and 60 examples", (data()[0][:30], data()[1])),
         ("batch_size=61 (of the DataLoader)", DataLoader(TensorDataset(*data()), batch_size=61)),
         ("batch 3 is (6,)", DataLoader(Ragged(), batch_size=100)),
+        (UNFIT, Ragged()),
+        (UNFIT, DataLoader(Ragged(), batch_size=80)),
+        (UNFIT, Rows()),
+        (UNFIT, DataLoader(Rows(), batch_size=20)),
+        (UNFIT, [*PAIRS, PAIRS[0][0]]),
+        (f"{UNFIT} ('y'): give", UNNAMED),
+        (f"{UNFIT} ('input_ids')", [{"input_ids": [1, 2]}, {"ids": [1, 2]}]),
+        ("found <class 'object'>", [(object(), 0)] * 8),
         ("model: fails on a batch of the data", (numbers(EXAMPLES, 9), data()[1])),
         ("loss: fails on outputs (4, 3)", (data()[0], numbers(EXAMPLES, 8))),
+        ("data: model or loss fail on a batch of it: Target 3", (data()[0], BEYOND)),
     ],
 )  # fmt: skip
 def test_data(message, given):

@@ -132,5 +132,5 @@ def test_a_head_moves_and_nothing_else():
 
 def test_tokens_that_the_model_does_not_know():
     items = [{"input_ids": [1, 2, 3]} for _ in range(9)] + [{"input_ids": [1, VOCABULARY, 0]}]
-    with pytest.raises(ValueError, match="model: fails on a batch of the data: index out of range"):
+    with pytest.raises(ValueError, match="data: model or loss fail on a batch of it: index out of"):
         estimate_llc(transformer(), items, **SMALL)

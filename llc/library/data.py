@@ -23,6 +23,7 @@ from torch.utils.data import (
 )
 
 from llc.library.tokens import collate_tokens, has_tokens, pad_alike, unpack_tokens
+from llc.library.words import first_line
 from llc.streams import Stream, drawing_from, generator
 
 AT_ONCE = 256  # items read into one batch, where the data come without batches
@@ -119,7 +120,7 @@ def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int, least: i
     with drawing_from(generator(Stream(seed), "data")):
         batches, batch_size = _batches(data)
         parts, tokens = [], False
-        for batch in batches:
+        for batch in _in_turn(batches):
             tokens = unpack is None and has_tokens(batch)
             pair = unpack_tokens(batch, takes_mask) if tokens else unpacked(batch, unpack)
             parts.append(tensors_of(*pair))
@@ -150,10 +151,29 @@ def _batches(data: Any) -> tuple[Iterable[Any], int | None]:
     if isinstance(data, IterableDataset):
         return _collated(iter(data)), None
     items: Any = data
-    sized = hasattr(data, "__getitem__") and hasattr(data, "__len__")
-    if isinstance(data, Dataset) or (sized and not isinstance(data, Mapping | Tensor | str)):
+    if isinstance(data, Dataset) or has_indices(data):
         return _collated(items[index] for index in range(len(items))), None
     raise TypeError(f"data={words(data)}: must be {KINDS}")
+
+
+def has_indices(data: Any) -> bool:
+    """Whether it is a sequence of items, and no array or mapping."""
+    sized = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    return sized and not isinstance(data, Mapping | Tensor | str)
+
+
+def _in_turn(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches, where they can be made.
+
+    Raises: ValueError for items that do not go together, as `default_collate` finds them.
+    """
+    try:
+        yield from batches
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"data: examples cannot be put into a batch ({first_line(error)}): give examples of "
+            "one structure and shape, or a DataLoader with a collate_fn that makes them so"
+        ) from error
 
 
 def _of_loader(loader: "DataLoader[Any]") -> Iterable[Any]:

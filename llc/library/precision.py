@@ -25,7 +25,8 @@ def home_and_precision(
     if dtype is None and own & set(HALF):
         raise ValueError(
             f"model: has parameters of {', '.join(map(str, own))}, too coarse for a chain's steps: "
-            "give dtype=torch.float32, and autocast=torch.bfloat16 to run it in half precision"
+            "use model.float() or dtype=torch.float32, and autocast=torch.bfloat16 to run it in "
+            "half precision"
         )
     if dtype is None and len(own) > 1:
         raise ValueError(

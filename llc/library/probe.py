@@ -50,11 +50,12 @@ def objective_of(network: Network, data: Data, loss: Loss) -> Objective:
 
 
 def check_at_centre(loss: LibraryLoss) -> float:
-    """L_n(w*); raises ValueError where it is not finite, naming an example."""
+    """L_n(w*); raises ValueError where it cannot be had, or is not finite, naming an example."""
     try:
         losses = loss.reference(loss.centre)[0]
     except Exception as error:
-        raise ValueError(f"model: fails on a batch of the data: {error}") from error
+        reason = first_line(error)
+        raise ValueError(f"data: model or loss fail on a batch of it: {reason}") from error
     bad = (~losses.isfinite()).nonzero().flatten()
     if len(bad):
         where = "" if loss.objective.mean else f" at example {int(bad[0])} ({len(bad)} in all)"
@@ -138,7 +139,8 @@ def _outputs(network: Network, inputs: Any) -> Any:
         with torch.no_grad():
             return network.call(inputs)
     except Exception as error:
-        raise ValueError(f"model: fails on a batch of the data: {error}") from error
+        reason = first_line(error)
+        raise ValueError(f"model: fails on a batch of the data: {reason}") from error
 
 
 def _values(loss: Loss, outputs: Any, targets: Any) -> Tensor:
@@ -147,7 +149,8 @@ def _values(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     except Exception as error:
         shapes = ", ".join(str(tuple(one.shape)) for one in tensors(outputs))
         raise ValueError(
-            f"loss: fails on outputs {shapes or type(outputs).__name__} of the model: {error}"
+            f"loss: fails on outputs {shapes or type(outputs).__name__} of the model: "
+            f"{first_line(error)}"
         ) from error
     if not isinstance(values, Tensor) or not values.is_floating_point():
         kind = values.dtype if isinstance(values, Tensor) else type(values).__name__

@@ -117,8 +117,9 @@ def _mark(mask: Tensor, index: Any, name: str) -> None:
         try:
             mask[index.cpu() if isinstance(index, Tensor) else index] = True
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            shown = " ".join(repr(index).split())  # a tensor's has lines
             raise ValueError(
-                f"params: {index!r} does not index {name!r}, which is {tuple(mask.shape)}: {error}"
+                f"params: {shown} does not index {name!r}, which is {tuple(mask.shape)}: {error}"
             ) from None
     if not mask.any():
         raise ValueError(f"params: the mask of {name!r} selects nothing: leave it out")

@@ -1,6 +1,6 @@
 """Data that do not fit in memory: examples are fetched when a step or a pass needs them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from threading import Lock
 from typing import Any
@@ -16,6 +16,7 @@ from llc.library.data import (
     Source,
     Unpack,
     collated,
+    has_indices,
     in_order,
     is_array,
     tensors_of,
@@ -122,7 +123,6 @@ def _by_index(data: Any) -> tuple[Fetch, int, int | None]:
             "memory"
         )
     items: Sequence[Any] = data
-    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
-    if not indexed or isinstance(data, Mapping | Tensor | str):
+    if not has_indices(data):
         raise TypeError(f"stream=True: data={words(data)}: must be {KINDS}, and have indices")
     return lambda at: collated([items[i] for i in at]), len(items), None

@@ -5,7 +5,8 @@ Both step Δw = −(lr/2)(nβ ∇L_B(w) + γ(w − w*)) + √lr ξ: their learni
 whether its λ̂ is to be believed.
 """
 
-from llc.shims.canonical import GridSearchConfig, LLCEstimator, LLCGridSearch
+from llc.shims.canonical import LLCEstimator
 from llc.shims.devinterp import llc
+from llc.shims.gridsearch import GridSearchConfig, LLCGridSearch
 
 __all__ = ["GridSearchConfig", "LLCEstimator", "LLCGridSearch", "llc"]

@@ -1,28 +1,56 @@
-"""canonical-interp's `LLCEstimator` and `LLCGridSearch` (0.2), by `estimate_llc`."""
+"""canonical-interp's `LLCEstimator` (0.2), by `estimate_llc`."""
 
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from llc.config import AtLeast, Count, NonNegative, Positive, parse
 from llc.library import LLCEstimate, estimate_llc
+from llc.library.data import words
+from llc.library.network import HALF
+from llc.shims.names import errors_in_terms_of
 
 Devices = str | torch.device | Sequence[str | torch.device]
+
+HERE = {  # arguments of `estimate_llc`, as errors name them to those who call it by this class
+    "data": "train_dataloader",
+    "loss": "criterion_fn",
+    "batch_size": "train_dataloader.batch_size*grad_accumulation_steps",
+    "params": "targeted_params",
+    "unpack": "unpack_fn",
+    "chains_per_stack": "chain_batch",
+}
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Those of `LLCEstimator`: what they must be, and defaults, where it has some."""
+
+    draws: Annotated[int, AtLeast(2)] = 2
+    chains: Count = 1
+    burnin_steps: Annotated[int, AtLeast(0)] = 0
+    steps_bw_draws: Count = 1
+    grad_accumulation_steps: Count = 1
+    learning_rate: Positive = 0.001
+    localization: NonNegative = 5.0
+    nbeta: Positive = 32 / math.log(32)
 
 
 class LLCEstimator:
     """`canonical_interp.slt.LLCEstimator` (0.2): chains by draws, and their metrics.
 
-    `estimate` is the `LLCEstimate` behind the last call.
+    dtype: torch.bfloat16 or torch.float16 is autocast's, as theirs is; torch.float64 that of the
+    chains, which are in the model's own otherwise.
+    `estimate` is the `LLCEstimate` behind the last call, and `original_loss` L(w*).
+    Raises: ConfigError for numbers that cannot be used.
     """
 
     def __init__(
@@ -30,19 +58,22 @@ class LLCEstimator:
         draws: int,
         chains: int,
         burnin_steps: int,
-        steps_bw_draws: int = 1,
-        grad_accumulation_steps: int = 1,
+        steps_bw_draws: int = _Numbers.steps_bw_draws,
+        grad_accumulation_steps: int = _Numbers.grad_accumulation_steps,
         verbose: bool = False,
-        learning_rate: float = 0.001,
-        localization: float = 5.0,
-        nbeta: float = 32 / math.log(32),
+        learning_rate: float = _Numbers.learning_rate,
+        localization: float = _Numbers.localization,
+        nbeta: float = _Numbers.nbeta,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.draws, self.chains, self.burnin_steps = draws, chains, burnin_steps
-        self.steps_bw_draws, self.accumulated = steps_bw_draws, grad_accumulation_steps
+        self.steps_bw_draws = steps_bw_draws
+        self.grad_accumulation_steps = grad_accumulation_steps
         self.learning_rate, self.localization, self.nbeta = learning_rate, localization, nbeta
-        self.verbose, self.dtype = verbose, dtype
+        vars(self).update(vars(parse(_Numbers, vars(self))))
+        self.verbose, self.preferred_dtype = verbose, dtype
         self.estimate: LLCEstimate | None = None
+        self.original_loss: Tensor | None = None
         self._metrics: dict[str, Tensor] = {}
 
     def estimate_llc(
@@ -65,10 +96,17 @@ class LLCEstimator:
         is known what they average, so that L(w*) is taken on each draw's own examples.
         burnin_steps: rounded up to whole draws. seed: None is 0. compile: has no effect.
         current_loss: L(w*), which is computed over all the data where None.
+        Raises: as `llc.estimate_llc`, naming the arguments of this method.
         """
+        if not isinstance(train_dataloader, DataLoader):
+            raise TypeError(
+                f"train_dataloader={type(train_dataloader).__name__} object: must be a DataLoader; "
+                "llc.estimate_llc takes data of other kinds"
+            )
         kept_out = -(-self.burnin_steps // self.steps_bw_draws)
         size = train_dataloader.batch_size
-        with warnings.catch_warnings():
+        dtype = self.preferred_dtype
+        with warnings.catch_warnings(), errors_in_terms_of(HERE):
             warnings.filterwarnings("ignore", "loss: returns a mean")  # as they always do
             self.estimate = estimate = estimate_llc(
                 model,
@@ -81,20 +119,25 @@ class LLCEstimator:
                 num_draws=kept_out + self.draws,
                 burn_in=kept_out,
                 thin=self.steps_bw_draws,
-                batch_size=None if size is None else size * self.accumulated,
-                seed=seed or 0,
+                batch_size=None if size is None else size * self.grad_accumulation_steps,
+                microbatch_size=size,
+                seed=0 if seed is None else seed,
                 params=targeted_params,
                 unpack=unpack_fn or _first_two,
                 devices=devices,
                 chains_per_stack=None if chain_batch == "all" else chain_batch,
-                dtype=self.dtype,
+                dtype=None if dtype in (torch.float32, *HALF) else dtype,
+                autocast=dtype if dtype in HALF else None,
                 companions=False,
                 progress=show_progress,
             )
         losses = estimate.trace.loss[:, kept_out:]
         llcs = torch.tensor(estimate.per_chain)
+        centre = estimate.init_loss
         if current_loss is not None:
-            llcs = self.nbeta * (losses.mean(1) - current_loss)
+            centre = float(current_loss)
+            llcs = self.nbeta * (losses.mean(1) - centre)
+        self.original_loss = torch.tensor(centre)
         self._metrics = {
             "llcs": llcs,
             "llc_mean": llcs.mean(),
@@ -110,81 +153,31 @@ class LLCEstimator:
         `losses_mean`, `losses_std`; empty before the first call."""
         return self._metrics
 
-
-@dataclass
-class GridSearchConfig:
-    """`canonical_interp.GridSearchConfig`: numbers, or ranges to be cut into so many points."""
-
-    epsilon: tuple[float, float] | float
-    gamma: tuple[float, float] | float
-    nbeta: tuple[float, float] | float
-    estimates_per_dim: int
-    draws: int = 100
-    chains: int = 8
-    burnin_steps: int = 100
-    steps_bw_draws: int = 1
-    grad_accumulation_steps: int = 1
-
-    def points(self, values: tuple[float, float] | float) -> list[float]:
-        """What a number or a range stands for."""
-        if isinstance(values, int | float):
-            return [float(values)]
-        return [float(value) for value in np.linspace(*values, self.estimates_per_dim)]
-
-
-class LLCGridSearch:
-    """`canonical_interp.LLCGridSearch`: one `LLCEstimator` a point."""
-
-    def __init__(self, cfg: GridSearchConfig) -> None:
-        self.cfg = cfg
-
-    def run_grid_search(
-        self,
-        model: nn.Module,
-        train_dataloader: "DataLoader[Any]",
-        *arguments: Any,
-        preferred_dtype: torch.dtype = torch.float32,
-        **options: Any,
-    ) -> pd.DataFrame:
-        """A row a point: `epsilon`, `gamma`, `nbeta`, `llc_mean`, `llc_std`, `loss_mean`,
-        `loss_std`. Further arguments are those of `LLCEstimator.estimate_llc`."""
-        cfg, rows = self.cfg, []
-        for epsilon, gamma, nbeta in product(*map(cfg.points, (cfg.epsilon, cfg.gamma, cfg.nbeta))):
-            estimator = LLCEstimator(
-                cfg.draws,
-                cfg.chains,
-                cfg.burnin_steps,
-                cfg.steps_bw_draws,
-                cfg.grad_accumulation_steps,
-                learning_rate=epsilon,
-                localization=gamma,
-                nbeta=nbeta,
-                dtype=preferred_dtype,
-            )
-            estimator.estimate_llc(model, train_dataloader, *arguments, **options)
-            metrics = {name: float(v) for name, v in estimator.get_metrics().items() if not v.dim()}
-            rows.append(
-                {
-                    "epsilon": epsilon,
-                    "gamma": gamma,
-                    "nbeta": nbeta,
-                    "llc_mean": metrics["llc_mean"],
-                    "llc_std": metrics["llc_std"],
-                    "loss_mean": metrics["losses_mean"],
-                    "loss_std": metrics["losses_std"],
-                }
-            )
-        return pd.DataFrame(rows)
+    def clear_metrics(self) -> None:
+        """Forget what `get_metrics` returns."""
+        self._metrics = {}
 
 
 def _first_two(batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise ValueError(
+            f"unpack_fn=None: a batch is {words(batch)}, which does not begin with inputs and "
+            "targets: give unpack_fn=lambda batch: (inputs, targets)"
+        )
     return batch[0], batch[1]
 
 
-def _per_example(criterion: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor] | str:
-    """The same loss without its mean over the batch, where that is known."""
+def _per_example(criterion: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """The same loss without its mean over the batch, where that is knself."""
     if criterion is functional.cross_entropy:
-        return "cross_entropy"
+        return _cross_entropy
     if criterion is functional.mse_loss:
-        return lambda outputs, targets: (outputs - targets).square().flatten(1).mean(1)
+        return partial(functional.mse_loss, reduction="none")
     return criterion
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of labels per token some may be ignored, and how many only the batch's mean knows."""
+    labels_of_tokens = targets.dim() > 1 and not targets.is_floating_point()
+    reduction = "mean" if labels_of_tokens else "none"
+    return functional.cross_entropy(outputs, targets, reduction=reduction)
