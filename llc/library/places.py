@@ -16,7 +16,7 @@ from llc.checkpoints import Keeper
 from llc.library.stacked import LibraryLoss
 from llc.library.words import first_line
 from llc.models.base import BLOCK_DATA, BLOCK_PARAMETERS
-from llc.params import Params, count, select
+from llc.params import Layout, Params, count, select
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Sampler
 from llc.sampling import Schedule, sample
@@ -113,9 +113,10 @@ class Places:
 
     def _at(self, posterior: LocalPosterior, device: torch.device) -> LocalPosterior:
         """The same posterior on another device."""
+        flat, layout = posterior.anchor.flat.to(device), posterior.layout
         moved: dict[str, Any] = {
             "loss": self.losses[device],
-            "anchor": posterior.layout.stack(posterior.anchor.flat.to(device)),
+            "anchor": Layout(layout.shapes, len(flat) // layout.size).stack(flat),
             "reference": posterior.reference.to(device),
             "centre_loss": posterior.centre_loss.to(device),
             "points": posterior.points and posterior.points.map(lambda own: own.to(device)),
