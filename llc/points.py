@@ -13,7 +13,7 @@ from llc.companions import hottest
 from llc.config import SamplerConfig, SGLDConfig
 from llc.diagnostics import Estimate
 from llc.models.base import StackedLoss
-from llc.params import Params, stack
+from llc.params import Params
 from llc.posterior import LocalPosterior, Points
 from llc.sampled import check_run, sampled
 from llc.samplers.sgld_points import sgld_points
@@ -49,7 +49,7 @@ def estimate_points(
     """
     if not points:
         raise ValueError("points: is empty: give one or several")
-    centres = stack([centre])
+    centres = {name: leaf.unsqueeze(0) for name, leaf in centre.items()}
     for point in points:
         check_run(loss, centres, point.nbeta, sgld_config)
     configs = [replace(sgld_config, epsilon=one.epsilon, gamma=one.gamma) for one in points]

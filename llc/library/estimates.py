@@ -104,9 +104,12 @@ def estimates(
     check_at_centre(bound)
     room = (settings.chains_per_stack or fitting(bound)) // settings.num_chains * len(places)
     runs = shared_out([plan.shares for plan in plans], room)
-    chains = [len(run) * settings.num_chains for run in runs]
-    together = stack_size(max(chains), len(places), settings.chains_per_stack)
-    steps = plans[0].sgld.num_steps * sum(-(-number // together) for number in chains)
+    most = max(map(len, runs)) * settings.num_chains
+    together = stack_size(most, len(places), settings.chains_per_stack)
+    steps = sum(
+        plans[run[0]].sgld.num_steps * -(-len(run) * settings.num_chains // together)
+        for run in runs
+    )
     bound, about = _on_engine(bound, settings, together, size, steps)
     stacks = Places(bound, places, settings.chains_per_stack)
     observed = None

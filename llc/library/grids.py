@@ -48,8 +48,8 @@ def grid(
     is to be trusted where it does not depend on ε, and read as a function of γ and nβ.
 
     SGLD's points whose ε is given run together, with all their chains on the chain axis: as many
-    whole points as `chains_per_stack` allows, and where that is None, as small networks gain by.
-    All others, and 'auto', run one after the other.
+    whole points as `chains_per_stack` allows, and where that is None, as caches hold; so large
+    models take one after the other, as do all other samplers and an ε that is 'auto'.
 
     Returns: a row a point, in the order of the lists, the last one fastest: `epsilon` (as found
         where 'auto'), `gamma`, `nbeta`, `llc_mean`, `standard_error`, `rhat`, `ess`, `status`,

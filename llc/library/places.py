@@ -130,7 +130,7 @@ def stack_size(chains: int, devices: int, chains_per_stack: int | None) -> int:
 
 
 def fitting(loss: LibraryLoss) -> int:
-    """Chains of which a step fits into a block: more of them do not run faster together."""
+    """Chains of which a step fits into a block, so that caches hold it."""
     examples = loss.at_once * (1 + loss.data.numbers())
     return min(BLOCK_PARAMETERS // count(loss.shapes), BLOCK_DATA // examples)
 
