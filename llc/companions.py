@@ -8,6 +8,9 @@ temperature.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from llc.checkpoints import Keeper
 from llc.config import SamplerConfig, SGLDConfig
 from llc.posterior import LocalPosterior
@@ -27,7 +30,7 @@ REACH = 0.02  # … and between these enough to spread over this share of 1/γ i
 def cool(
     posterior: LocalPosterior,
     recipe: Callable[..., Build],
-    hot: float,
+    hot: float | Tensor,
     schedule: Schedule,
     seeds: Sequence[int],
     progress: bool,
@@ -37,20 +40,22 @@ def cool(
     """Companion chains: heated, cooled in stages, then sampled at the posterior's own temperature.
 
     At temperature H both nβ → nβ/H and ε → Hε: the stability limit εnβ stays, while the chain
-    diffuses H times as fast and spreads wider than the posterior in every direction.
+    diffuses H times as fast and spreads wider than the posterior in every direction. hot: H at
+    first, of all centres, or of each (S,) where the posterior has `points`.
     """
     kept = keeper.kept("cooled") or {"stages": 0, "trace": None}
     trace = Trace(**kept["trace"]) if kept["stages"] else None
     for stage, (power, share) in enumerate(COOLING[kept["stages"] :], start=kept["stages"] + 1):
         temperature, before = hot**power, trace
+        warmest = float(torch.as_tensor(temperature).max())
         steps = max(1, round(schedule.num_steps * share))
         trace = stacks.run(
-            replace(posterior, nbeta=posterior.nbeta / temperature),
+            posterior.heated(temperature),
             COMPANIONS,
             recipe(
                 steps=steps,
                 temperature=temperature,
-                check_period=CHECK_PERIOD if temperature == 1 else None,
+                check_period=CHECK_PERIOD if power == 0 else None,
             ),
             replace(
                 schedule,
@@ -62,7 +67,7 @@ def cool(
             ),
             [Stream(seed, chain, stage) for seed in seeds for chain in range(COMPANIONS)],
             start=before and before.last,
-            label=f"from above, {temperature:.3g}×" if progress else None,
+            label=f"from above, {warmest:.3g}×" if progress else None,
             keeper=keeper,
             name=f"companions {stage}",
         )

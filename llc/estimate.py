@@ -5,19 +5,19 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from math import nan
+from typing import Any
 
 from llc.calibrate import calibrate
 from llc.checkpoints import Keeper
-from llc.companions import CHECK_PERIOD, cool, hottest
+from llc.companions import CHECK_PERIOD, hottest
 from llc.config import SamplerConfig, SGLDConfig
-from llc.diagnostics import Estimate, summarise_stack
+from llc.diagnostics import Estimate
 from llc.models.base import StackedLoss
 from llc.params import Params, select, stack, unstack
 from llc.posterior import LocalPosterior
+from llc.sampled import check_run, sampled
 from llc.samplers.choose import choose
-from llc.sampling import ONE_STACK, Observe, Schedule, Stacks
-from llc.streams import Stream
-from llc.trace import Trace
+from llc.sampling import ONE_STACK, Observe, Stacks
 
 SGLD = SamplerConfig()
 
@@ -106,17 +106,9 @@ def estimate_stack(
     count = len(next(iter(centres.values())))
     if len(seeds) != count:
         raise ValueError(f"seeds: {len(seeds)} for {count} centres; give one seed a centre")
-    if not nbeta > 0:
-        raise ValueError(f"nbeta={nbeta}: must be > 0; n/log n is the usual choice")
-    if sgld_config.batch_size > loss.num_examples:
-        raise ValueError(
-            f"batch_size={sgld_config.batch_size}: there are only {loss.num_examples} examples"
-        )
+    check_run(loss, centres, nbeta, sgld_config)
     if metric is not None and (sampler_config != SGLD or sgld_config.epsilon == "auto"):
         raise ValueError("metric: is for SGLD alone, with a number for epsilon: leave it out")
-    for name, leaf in centres.items():
-        if not bool(leaf.isfinite().all()):
-            raise ValueError(f"centre: {name!r} has non-finite entries: λ̂ needs a finite w*")
     keeper = keeper or Keeper()
     sampling = partial(
         _sampled,
@@ -188,55 +180,16 @@ def _sampled(
     sampler_config: SamplerConfig,
     seeds: Sequence[int],
     metric: Params | None,
-    full_data_trace: bool,
-    distances: bool,
-    coordinates: int,
-    companions: bool,
-    progress: bool,
-    keeper: Keeper,
-    stacks: Stacks,
-    observe: Observe | None,
-    check_period: int,
+    **options: Any,
 ) -> list[Estimate]:
-    """The estimate at each centre, all with the ε of `config`."""
-    recipe = partial(choose, sampler_config, config)
-    schedule = Schedule(
-        num_steps=config.num_steps,
-        batch_size=config.batch_size,
-        thin=config.thin,
-        shared_batches=config.shared_batches,
-        full_data_trace=full_data_trace,
-        distances=distances,
-        coordinates=coordinates,
-        observe=observe,
-        ends=False,
+    """The estimate at each centre, all with the ε of `config`; options as for `sampled`."""
+    return sampled(
+        LocalPosterior.around(loss, centres, nbeta, config.gamma, metric=metric),
+        partial(choose, sampler_config, config),
+        config,
+        seeds,
+        hot=hottest(config, sampler_config),
+        nbeta=nbeta,
+        epsilon=config.step_size,
+        **options,
     )
-    posterior = LocalPosterior.around(loss, centres, nbeta, config.gamma, metric=metric)
-    kept = keeper.kept("chains")
-    trace = (
-        Trace(**kept)
-        if kept
-        else stacks.run(
-            posterior,
-            config.num_chains,
-            recipe(steps=config.num_steps, check_period=check_period),
-            schedule,
-            [Stream(seed, chain) for seed in seeds for chain in range(config.num_chains)],
-            label="chains from w*" if progress else None,
-            keeper=keeper,
-        )
-    )
-    keeper.keep("chains", trace._asdict())
-    cooled = None
-    if companions:
-        cooled = cool(
-            posterior,
-            recipe,
-            hottest(config, sampler_config),
-            schedule,
-            seeds,
-            progress,
-            keeper,
-            stacks,
-        )
-    return summarise_stack(trace, len(seeds), nbeta, config.num_burn_in, config.step_size, cooled)

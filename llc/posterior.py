@@ -5,7 +5,9 @@ n examples, inverse temperature β, localisation γ around the centre w* (Lau et
 minibatch potential replaces L_n by L_B.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
 from typing import NamedTuple
 
 import torch
@@ -24,9 +26,20 @@ class Evaluation(NamedTuple):
     grad: Stack  # ∇U
 
 
+class Points(NamedTuple):
+    """What SGLD samples with where every chain has its own, (C,) float64 each."""
+
+    epsilon: Tensor
+    gamma: Tensor
+    nbeta: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Points":
+        return Points(*map(change, self))
+
+
 @dataclass(frozen=True)
 class LocalPosterior:
-    """U around the centre of each chain; γ and nβ are shared by the chains."""
+    """U around the centre of each chain; γ and nβ are shared by the chains but for `points`."""
 
     loss: StackedLoss
     anchor: Stack  # w*, leaves (C, *shape), or (1, *shape) where all chains have the same
@@ -38,6 +51,7 @@ class LocalPosterior:
     # G of SGLD, leaves that broadcast to (C, *shape); None: 1. The law does not depend on it, but
     # it goes with the centres.
     metric: Params | None = None
+    points: Points | None = None  # then nβ and γ are NaN
 
     @classmethod
     @torch.no_grad()
@@ -62,6 +76,18 @@ class LocalPosterior:
         own = cls(loss, layout.packed(centres), layout, nbeta, gamma, reference, full, metric)
         return own.repeat(chains)
 
+    def at(self, points: Points) -> "LocalPosterior":
+        """Around the one centre, a chain for each of the points."""
+        several = self.repeat(len(points.nbeta))
+        return replace(several, nbeta=nan, gamma=nan, points=points)
+
+    def heated(self, temperature: float | Tensor) -> "LocalPosterior":
+        """At temperature H, nβ/H for nβ; with `points` each at its own (C,), and Hε for ε too."""
+        if self.points is None:
+            return replace(self, nbeta=self.nbeta / float(temperature))
+        epsilon, gamma, nbeta = self.points
+        return replace(self, points=Points(epsilon * temperature, gamma, nbeta / temperature))
+
     def repeat(self, times: int) -> "LocalPosterior":
         """`times` chains in a row where there is one."""
         if times == 1:
@@ -77,11 +103,17 @@ class LocalPosterior:
             reference=reference.repeat_interleave(times, 0) if len(reference) > 1 else reference,
             centre_loss=full,
             metric=self.metric and repeat(self.metric, times),
+            points=self.points and self.points.map(lambda own: own.repeat_interleave(times)),
         )
 
     @property
     def chains(self) -> int:
         return self.layout.chains
+
+    @property
+    def nbetas(self) -> float | Tensor:
+        """nβ, or each chain's (C,)."""
+        return self.nbeta if self.points is None else self.points.nbeta
 
     @property
     def centre(self) -> Stack:
@@ -118,6 +150,7 @@ class LocalPosterior:
             reference=reference,
             centre_loss=full,
             metric=self.metric and select(self.metric, index),
+            points=self.points and self.points.map(lambda own: own[index]),
         )
 
     def evaluate(self, batches: LossBlock, step: int, weights: Stack) -> Evaluation:
@@ -137,13 +170,24 @@ class LocalPosterior:
         places = views(flat)
         for name, leaf in views(grad).items():
             torch.sub(places[name], self.anchor.leaves[name], out=leaf)
-        grad.mul_(self.gamma)
+        own = self.points
+        # A stack's gradient has one scale: where nβ differs along it, this is ∇U/nβ at first.
+        grad.mul_(self.gamma if own is None else self._spread(own.gamma / own.nbeta))
         for step, weights, out in zip(steps, flat, grad, strict=True):
-            batches.add_gradient(step, views(weights), views(out), self.nbeta)
+            batches.add_gradient(
+                step, views(weights), views(out), self.nbeta if own is None else 1.0
+            )
+        if own is not None:
+            grad.mul_(self._spread(own.nbeta))
         here = slice(steps.start, steps.stop, steps.step)
         loss, baseline = batches.losses(here), batches.baselines(here)
         pull = squared_distance(places, self.anchor.leaves)
-        return loss, baseline, self.nbeta * loss + self.gamma / 2 * pull, grad
+        half = (self.gamma if own is None else own.gamma) / 2
+        return loss, baseline, self.nbetas * loss + half * pull, grad
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """(total,) of one value for each chain."""
+        return self.layout.spread(values, self.anchor.flat.new_empty(self.layout.total))
 
 
 class FullData:

@@ -116,6 +116,8 @@ class NormalSource(Generators):
             chains = min(chains, max(1, PART // self.width))
         numbers = self.width if steps > 1 else min(self.width, PART)
         self.rows = like.new_empty(chains, steps, numbers)
+        known: dict[Stream, int] = {}  # the points of a grid have the same streams: drawn once
+        self.first = [known.setdefault(stream, i) for i, stream in enumerate(streams)]
 
     def parts(self, steps: int) -> Iterator[Normals]:
         """All of them, part by part, each valid until the next."""
@@ -124,8 +126,12 @@ class NormalSource(Generators):
             sources = self.generators[begin : begin + group]
             for first in range(0, self.width, numbers):
                 rows = self.rows[: len(sources), :steps, : self.width - first]
-                for row, source in zip(rows, sources, strict=True):
-                    row.normal_(generator=source)
+                for i, (row, source) in enumerate(zip(rows, sources, strict=True)):
+                    twin = self.first[begin + i] - begin
+                    if 0 <= twin < i:
+                        row.copy_(rows[twin])
+                    else:
+                        row.normal_(generator=source)
                 yield Normals(slice(begin, begin + len(sources)), first, rows)
 
     def draw(self, steps: int) -> Tensor:

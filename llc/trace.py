@@ -207,7 +207,7 @@ class Recorder:
         if end == self.checked:
             return bool((self.diverged_at >= 0).all())
         rows = slice(self.checked, end)
-        excess = (self.loss[rows] - self.baseline[rows]) * self.posterior.nbeta
+        excess = (self.loss[rows] - self.baseline[rows]) * self.posterior.nbetas
         bad = ~(excess <= RUNAWAY * self.posterior.layout.size)  # NaN compares false
         first = self.steps[rows].to(bad.device)[bad.int().argmax(0)]
         fresh = bad.any(0) & (self.diverged_at < 0)

@@ -1,32 +1,136 @@
 """Grids are the estimates one by one, in a table and in a picture."""
 
+from functools import cache
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
-from library_models import SMALL, classifier, data
+import torch
+from library_models import ROUNDING, SMALL, classifier, data, filled, numbers, source
 from matplotlib.colors import to_hex
+from torch import nn
 
-from llc import estimate_llc, grid, grid_figure
-from llc.library import grids
+from llc import SamplerConfig, estimate_llc, grid, grid_figure
+from llc.library import estimates, grids
+from llc.library.places import shared_out
+from llc.points import estimate_points
 
 OPTIONS = {**{key: value for key, value in SMALL.items() if key != "epsilon"}, "num_chains": 2}
+AXES = ("epsilon", "gamma", "nbeta")
+LISTS = ((1e-4, 3e-4), (0.2, 20.0), (5.0, 9.0))
 
 
-def test_a_point_is_the_estimate_on_its_own():
-    epsilons, gammas, nbetas = [1e-4, 3e-4], (1.0, 20.0), np.array([5.0, 9.0])
+def exact_classifier():
+    return classifier(torch.float64)
+
+
+def points_at_once(monkeypatch):
+    """Notes how many points run together."""
+    counts = []
+
+    def noting(loss, centre, points, **rest):
+        counts.append(len(points))
+        return estimate_points(loss, centre, points, **rest)
+
+    monkeypatch.setattr(estimates, "estimate_points", noting)
+    return counts
+
+
+def given():
+    return data(dtype=torch.float64)
+
+
+@cache
+def on_their_own(params):
+    """The estimate at each point, chain after chain through the plain module."""
+    points = [dict(zip(AXES, values, strict=True)) for values in product(*LISTS)]
+    options = {**OPTIONS, "companions": True, "seed": 3, "params": params, "engine": "plain"}
+    return [estimate_llc(exact_classifier(), given(), **options, **point) for point in points]
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ({"engine": "vmap"}, [8]),
+        ({"engine": "plain", "params": ("0.*", "4.bias")}, [8]),
+        ({"engine": "vmap", "chains_per_stack": 7}, [2, 3, 3]),
+        ({"engine": "plain", "chains_per_stack": 3}, []),
+        ({"engine": "plain", "devices": ["cpu"] * 3}, [8]),  # stacks of 6, 6 and 4 chains
+        ({"engine": "plain", "chains_per_stack": 2, "devices": ["cpu"] * 2}, [2, 2, 2, 2]),
+    ],
+)
+def test_a_point_is_the_estimate_on_its_own(options, counts, monkeypatch):
+    """However many run together; in float64, where rounding (ROUNDING) changes no word."""
+    at_once = points_at_once(monkeypatch)
+    epsilons, gammas, nbetas = LISTS
     table = grid(
-        classifier(), data(), epsilon=epsilons, gamma=gammas, nbeta=nbetas, engine="plain",
-        seed=3, **OPTIONS,
+        exact_classifier(), given(), epsilon=epsilons, gamma=gammas, nbeta=np.array(nbetas),
+        seed=3, **{**OPTIONS, "companions": True}, **options,
     )  # fmt: skip
-    assert len(table) == 8
-    assert list(table[["epsilon", "gamma", "nbeta"]].iloc[1]) == [1e-4, 1.0, 9.0]
-    for row in table.to_dict("records"):
-        point = {name: row[name] for name in ("epsilon", "gamma", "nbeta")}
-        alone = estimate_llc(classifier(), data(), engine="plain", seed=3, **{**OPTIONS, **point})
-        assert row["llc_mean"] == alone.mean
-        assert row["standard_error"] == alone.standard_error
-        assert row["status"] == alone.status
-        assert row["ok"] == alone.ok
+    assert at_once == counts
+    alone = on_their_own(options.get("params"))
+    for row, own, point in zip(table.to_dict("records"), alone, product(*LISTS), strict=True):
+        assert tuple(row[name] for name in AXES) == point
+        assert (row["status"], row["ok"]) == (own.status, own.ok)
+        for column, name in grids.COLUMNS.items():
+            if column not in ("status", "ok"):
+                expected = pytest.approx(getattr(own, name), rel=ROUNDING["rtol"], nan_ok=True)
+                assert row[column] == expected, column
+        assert row["seconds"] > 0
+
+
+def test_a_point_that_diverges_leaves_the_others_alone():
+    options = {**OPTIONS, "engine": "plain"}
+    table = grid(exact_classifier(), given(), epsilon=[1e-4, 1e4], **options)
+    fine, bad = (
+        estimate_llc(exact_classifier(), given(), epsilon=epsilon, **options)
+        for epsilon in (1e-4, 1e4)
+    )
+    assert table["llc_mean"][0] == pytest.approx(fine.mean, rel=ROUNDING["rtol"])
+    assert np.isnan(table["llc_mean"][1])
+    assert list(table["status"]) == [fine.status, bad.status]
+    assert "diverged" in bad.status
+
+
+@pytest.mark.parametrize(
+    ("options", "epsilons", "count"),
+    [
+        ({"num_draws": 1000, "num_chains": 1}, ["auto", 1e-4, 3e-4], 2),
+        ({"sampler": "sghmc"}, [1e-4, 3e-4], 0),
+        ({"sampler": SamplerConfig(preconditioner="rmsprop")}, [1e-4, 3e-4], 0),
+    ],
+)
+def test_what_cannot_share_a_stack_runs_on_its_own(options, epsilons, count, monkeypatch):
+    at_once = points_at_once(monkeypatch)
+    options = {**OPTIONS, "engine": "plain", **options}
+    table = grid(exact_classifier(), given(), epsilon=epsilons, **options)
+    assert at_once == [count] * (count > 0)
+    alone = [estimate_llc(exact_classifier(), given(), epsilon=one, **options) for one in epsilons]
+    assert list(table["epsilon"]) == [own.epsilon for own in alone]
+    for row, own in zip(table.to_dict("records"), alone, strict=True):
+        assert row["llc_mean"] == pytest.approx(own.mean, rel=ROUNDING["rtol"])
+
+
+def test_networks_that_fill_a_stack_run_one_point_after_the_other(monkeypatch):
+    at_once = points_at_once(monkeypatch)
+    inputs = numbers(20, 300)
+    wide = filled(nn.Sequential(nn.Linear(300, 700), nn.Tanh(), nn.Linear(700, 3)))
+    pair = inputs, torch.randint(3, (20,), generator=source())
+    options = {**OPTIONS, "num_draws": 4, "engine": "plain"}
+    table = grid(wide, pair, epsilon=[1e-6, 2e-6], **options)
+    assert at_once == []
+    assert table["llc_mean"].notna().all()
+    grid(wide, pair, epsilon=[1e-6, 2e-6], chains_per_stack=4, **options)
+    assert at_once == [2]
+
+
+def test_points_are_shared_out_evenly():
+    assert shared_out([True] * 5, 9) == [[0, 1, 2, 3, 4]]
+    assert shared_out([True, False, True, True, True], 2) == [[0, 2], [3, 4], [1]]
+    assert shared_out([True] * 4, 3) == [[0, 1], [2, 3]]
+    assert shared_out([True] * 2, 0) == [[0], [1]]
+    assert shared_out([False] * 2, 9) == [[0], [1]]
 
 
 def test_values_may_stand_alone_and_nbeta_is_the_usual_one():
@@ -44,10 +148,11 @@ def test_values_may_stand_alone_and_nbeta_is_the_usual_one():
         ({"epsilon": 1e-4, "nbeta": [0.0]}, "nbeta=0.0"),
         ({"epsilon": []}, "epsilon: is empty"),
         ({"epsilon": 1e-4, "drws": 3}, "drws: is no option of estimate_llc"),
+        ({"epsilon": 1e-4, "observables": {"some": data()}}, "observables: a grid has no column"),
     ],
 )
 def test_a_bad_point_is_refused_before_the_first_runs(arguments, message, monkeypatch):
-    monkeypatch.setattr(grids, "estimate_llc", lambda *_, num_draws=1, **__: pytest.fail("ran"))
+    monkeypatch.setattr(estimates, "copied", lambda *_: pytest.fail("work started"))
     with pytest.raises((ValueError, TypeError), match=message):
         grid(classifier(), data(), **arguments)
 

@@ -12,8 +12,9 @@ ORDER = [
     "theory", "config", "devices", "mongodb", "checkpoints", "params", "products", "streams",
     "vision", "models", "data", "posterior", "training", "samplers", "efficiency", "trace",
     "sampling", "problems", "mixing", "influence", "diagnostics", "calibrate", "companions",
-    "estimate", "benchmark_problem", "geometry", "figures", "grid_figures", "library", "shims",
-    "benchmark_figures", "tracking", "reporting", "records", "benchmarking", "commands", "__main__",
+    "sampled", "estimate", "points", "benchmark_problem", "geometry", "figures", "grid_figures",
+    "library", "shims", "benchmark_figures", "tracking", "reporting", "records", "benchmarking",
+    "commands", "__main__",
 ]
 # fmt: on
 CONFINED = {

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from llc import SamplerConfig, estimate_llc
-from llc.library import api
+from llc.library import estimates
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def no_sampling(monkeypatch):
     def sample(*_, **__):
         raise AssertionError("a chain was started")
 
-    monkeypatch.setattr(api, "estimate_stack", sample)
+    monkeypatch.setattr(estimates, "estimate_stack", sample)
 
 
 def refused(message, model=None, given=None, loss="cross_entropy", error=ValueError, **rest):

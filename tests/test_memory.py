@@ -10,7 +10,7 @@ from live_bytes import LiveBytes
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from llc import estimate_llc
+from llc import estimate_llc, grid
 from llc.calibrate import calibrate
 from llc.config import SGLDConfig
 from llc.library.data import Examples
@@ -66,6 +66,21 @@ def test_a_run_holds_three_stacks_and_the_centre(stack, engine):
     found = peak(model, engine=engine, chains_per_stack=stack, num_chains=stack + 1)
     # The most it may be, and what it must be at least for this test to see anything.
     assert 0.7 * most < found < most
+
+
+def test_a_stack_of_points_of_a_grid_holds_nine_and_the_centre():
+    model = network()
+    size = BYTES * sum(leaf.numel() for leaf in model.parameters())
+    options = {"num_draws": 22, "batch_size": BATCH, "companions": False, "engine": "plain"}
+    inputs = data()
+    with LiveBytes() as live:
+        grid(
+            model, inputs, epsilon=[1e-8, 2e-8], num_chains=1, chains_per_stack=2, progress=False,
+            **options,
+        )  # fmt: skip
+    assert live.now < 2**20
+    most = (9 * 2 + 1) * size + pass_of(model) + REST
+    assert 0.7 * most < live.peak < most
 
 
 def test_the_check_at_the_centre_and_the_choice_of_an_engine_stay_below_it():

@@ -60,6 +60,21 @@ def test_normals_of_a_step_in_parts_are_the_same(size, monkeypatch):
     assert torch.equal(whole[..., :size], pieces[..., :size])
 
 
+@pytest.mark.parametrize(("steps", "part"), [(4, 2**19), (1, 2**19), (1, 512), (1, 256)])
+def test_a_stream_that_comes_again_is_the_same(steps, part, monkeypatch):
+    """In one group of chains or in several, over and over again."""
+    monkeypatch.setattr("llc.streams.PART", part)
+    one, two = Stream(5, 0), Stream(5, 1)
+    several = [one, two, one, two, two]
+    source, alone = (
+        NormalSource(streams, 200, steps, torch.empty(0)) for streams in (several, [one, two])
+    )
+    for _ in range(3):
+        found, expected = source.draw(steps), alone.draw(steps)
+        for row, stream in zip(found, several, strict=True):
+            assert torch.equal(row, expected[stream.chain])
+
+
 def test_normals_are_standard_normal():
     draws = NormalSource([Stream(1)], 1000, 100, torch.empty(0)).draw(100)[..., :1000].double()
     n = draws.numel()

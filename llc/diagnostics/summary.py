@@ -1,6 +1,7 @@
 """Trace -> Estimate."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,13 +26,18 @@ def summarise(
 def summarise_stack(
     trace: Trace,
     centres: int,
-    nbeta: float,
+    nbeta: float | Sequence[float],
     num_burn_in: int,
-    epsilon: float,
+    epsilon: float | Sequence[float],
     cooled: Trace | None = None,
 ) -> list[Estimate]:
-    """The estimate at each centre; as many chains of `trace` (and of `cooled`) started at each."""
-    draws = _by_centre(excess(trace, nbeta), centres)
+    """The estimate at each centre; as many chains of `trace` (and of `cooled`) started at each.
+
+    nbeta, epsilon: of all centres, or of each.
+    """
+    nbetas, epsilons = (np.broadcast_to(value, centres).tolist() for value in (nbeta, epsilon))
+    traces = _by_centre(trace, centres)
+    draws = _excesses(traces, nbetas)
     kept = draws[:, :, num_burn_in:]
     half, quarter = draws.shape[2] // 2, draws.shape[2] // 4
     effective, rhats = mixing.ess(kept), mixing.rhat(kept)
@@ -39,13 +45,14 @@ def summarise_stack(
     late, late_errors = means_and_errors(draws[:, :, half:])
     early, early_errors = means_and_errors(draws[:, :, quarter:half])
     cooled_means = cooled_errors = np.full(centres, math.nan)
+    cooled_traces: list[Trace] = []
     if cooled is not None:
-        from_above = _by_centre(excess(cooled, nbeta), centres)
+        cooled_traces = _by_centre(cooled, centres)
+        from_above = _excesses(cooled_traces, nbetas)
         cooled_means, cooled_errors = means_and_errors(from_above[:, :, from_above.shape[2] // 2 :])
     estimates = []
-    for i in range(centres):
-        own = _chains_of(trace, i, centres)
-        above = cooled and _chains_of(cooled, i, centres)
+    for i, (own, beta, step) in enumerate(zip(traces, nbetas, epsilons, strict=True)):
+        above = cooled_traces[i] if cooled_traces else None
         estimate = Estimate(
             mean=float(means[i]),
             standard_error=float(errors[i]),
@@ -59,32 +66,32 @@ def summarise_stack(
             companions=above is not None,
             cooled_mean=float(cooled_means[i]),
             cooled_error=float(cooled_errors[i]),
-            cooled_bias=math.nan if above is None else _step_size_bias(above, epsilon),
+            cooled_bias=math.nan if above is None else _step_size_bias(above, step),
             companion_seconds=0.0 if above is None else above.seconds,
             gradients=own.gradients + (0.0 if above is None else above.gradients),
-            step_size_bias=_step_size_bias(own, epsilon),
+            step_size_bias=_step_size_bias(own, step),
             share_below=share_below(kept[i]),
             num_diverged_chains=int((own.diverged_at >= 0).sum()),
             status="",
             init_loss=float(own.centre_loss[0]),
-            nbeta=nbeta,
+            nbeta=beta,
             acceptance=float(own.acceptance.mean()) if own.acceptance.numel() else math.nan,
             trace=own,
-            epsilon=epsilon,
+            epsilon=step,
         )
-        object.__setattr__(estimate, "status", judge(estimate, epsilon))
+        object.__setattr__(estimate, "status", judge(estimate, step))
         estimates.append(estimate)
     return estimates
 
 
-def _chains_of(trace: Trace, centre: int, centres: int) -> Trace:
+def _by_centre(trace: Trace, centres: int) -> list[Trace]:
     chains = len(trace.loss) // centres
-    return trace.chains(slice(centre * chains, (centre + 1) * chains))
+    return [trace.chains(slice(i * chains, (i + 1) * chains)) for i in range(centres)]
 
 
-def _by_centre(draws: Array, centres: int) -> Array:
-    """(S·C, T) -> (S, C, T)."""
-    return draws.reshape(centres, -1, draws.shape[1])
+def _excesses(traces: list[Trace], nbetas: list[float]) -> Array:
+    """(S, C, T) nβ(L(w_t) − L(w*))."""
+    return np.stack([excess(*each) for each in zip(traces, nbetas, strict=True)])
 
 
 def _step_size_bias(trace: Trace, epsilon: float) -> float:

@@ -4,7 +4,8 @@ The path of a call: `settings` and `data` read the arguments, `network` copies t
 `selection` finds its free coordinates, `losses` and `tokens` say what is averaged, `probe` looks at
 all of it at w*. `engines` run stacks of chains through the copy, `stacked` offers them as a
 `StackedLoss`, `observables` looks at other data along the way, `places` deals chains out to stacks
-and devices, and `llc.estimate` does the rest.
+and devices, and `llc.estimate` does the rest, or `llc.points` for several points of a grid;
+`estimates` leads a call along it, `api` and `grids` are where it starts.
 """
 
 from llc.library.api import estimate_llc

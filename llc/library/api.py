@@ -1,38 +1,15 @@
 """λ̂ of any model and data, in one call."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llc.companions import CHECK_PERIOD
-from llc.config import SamplerConfig, parse
-from llc.estimate import estimate_stack
-from llc.library.data import AT_ONCE, Source, Unpack, read
-from llc.library.losses import Loss, cross_entropy
-from llc.library.network import check_hooks, copied, takes
-from llc.library.observables import Observables, read_observables
-from llc.library.places import Places, pick_devices, stack_size
-from llc.library.precision import check_autocast, home_and_precision
-from llc.library.probe import (
-    check_at_centre,
-    check_engine,
-    compiled_where_it_pays,
-    fastest_engine,
-    objective_of,
-)
-from llc.library.result import LLCEstimate, result_of
-from llc.library.settings import Settings, default_draws, sampler_for
-from llc.library.stacked import LibraryLoss
-from llc.library.streaming import streamed
-from llc.library.tokens import next_token_loss, token_losses
-from llc.params import count
-
-ENOUGH_LOOKS = 500  # of a run, at acceptance and gradient norm: means of that many are known well
-MEAN_NOTE = "mean-reduced loss: baseline not shared"
+from llc.config import SamplerConfig
+from llc.library.data import Unpack
+from llc.library.estimates import estimates
+from llc.library.result import LLCEstimate
 
 
 def estimate_llc(
@@ -111,125 +88,32 @@ def estimate_llc(
     Raises: TypeError, ValueError for arguments that cannot be used, before any sampling: the
         message names argument, value and remedy.
     """
-    first = "sghmc" if sampler == "auto" else sampler
-    settings = parse(
-        Settings,
-        {
-            "nbeta": nbeta,
-            "num_chains": num_chains,
-            "num_draws": default_draws(first) if num_draws is None else num_draws,
-            "burn_in": burn_in,
-            "thin": thin,
-            "batch_size": batch_size,
-            "microbatch_size": microbatch_size,
-            "epsilon": epsilon,
-            "gamma": gamma,
-            "seed": seed,
-            "chains_per_stack": chains_per_stack,
-            "engine": engine,
-            "compile": compile,
-        },
-    )
-    network = copied(model, params)
-    home, precision = home_and_precision(network, dtype)
-    places = pick_devices(devices, home)
-    check_autocast(autocast, precision, places)
-    takes_mask = takes(network.module, "attention_mask")
-    source = (
-        streamed(data, unpack, takes_mask)
-        if stream
-        else read(data, unpack, takes_mask, settings.seed)
-    )
-    sets = read_observables(observables, unpack, takes_mask, settings.seed, source)
-    size = settings.batch_size_for(source.examples.number, source.batch_size)
-    why_sampler = ""
-    if sampler == "auto":
-        free = count(network.shapes)
-        sampler, why_sampler = sampler_for(source.examples.number, free, settings, stream)
-        if num_draws is None:
-            settings = replace(settings, num_draws=default_draws(sampler))
-            settings.check()
-    sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
-    network = network.to(places[0], precision)
-    examples = source.examples.to(places[0], precision)
-    objective = objective_of(network, examples, _loss(loss, source))
-    check_hooks(model, network, next(examples.parts(2)).inputs)
-    network.autocast = autocast
-    at_once = min(size, settings.microbatch_size or size)
-    bound = LibraryLoss(network, examples, objective, at_once, "plain")
-    check_at_centre(bound)
-    together = stack_size(settings.num_chains, len(places), settings.chains_per_stack)
-    chosen, why = settings.engine, ""
-    if chosen == "auto":
-        chosen, why = fastest_engine(bound, together, size)
-    else:
-        check_engine(bound, chosen, together, size)
-    steps = sgld.num_steps * -(-settings.num_chains // together)
-    bound, compiling, words = compiled_where_it_pays(
-        bound.run_by(chosen), settings.compile, together, size, steps
-    )
-    notes = (MEAN_NOTE,) * objective.mean + (words,) * bool(compiling.trouble)
-    stacks = Places(bound, places, settings.chains_per_stack)
-    observed = None
-    if sets:
-        observed = Observables(bound, sets, _loss_of_each(loss, source, objective.mean), places)
-    if objective.mean:
-        warnings.warn(
-            "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
-            "examples and λ̂ is noisier: return one value an example (reduction='none')",
-            stacklevel=2,
-        )
-    estimate = estimate_stack(
-        bound,
-        bound.centre,
-        nbeta=settings.nbeta_for(bound.num_examples),
-        sgld_config=sgld,
-        sampler_config=sampler_config,
-        seeds=[settings.seed],
+    return estimates(
+        [{}],
+        model,
+        data,
+        loss,
+        nbeta=nbeta,
+        num_chains=num_chains,
+        num_draws=num_draws,
+        burn_in=burn_in,
+        thin=thin,
+        batch_size=batch_size,
+        microbatch_size=microbatch_size,
+        epsilon=epsilon,
+        gamma=gamma,
+        sampler=sampler,
+        seed=seed,
+        params=params,
+        unpack=unpack,
+        observables=observables,
+        stream=stream,
+        devices=devices,
+        chains_per_stack=chains_per_stack,
+        dtype=dtype,
+        autocast=autocast,
+        engine=engine,
+        compile=compile,
         companions=companions,
         progress=progress,
-        stacks=stacks,
-        observe=observed,
-        check_period=max(CHECK_PERIOD, sgld.num_steps // ENOUGH_LOOKS),
     )[0]
-    return result_of(
-        estimate,
-        num_examples=bound.num_examples,
-        num_free=count(bound.shapes),
-        num_parameters=sum(leaf.numel() for leaf in network.module.parameters()),
-        sampler=sampler_config.name,
-        gamma=settings.gamma,
-        seed=settings.seed,
-        engine=chosen,
-        engine_reason="; ".join(filter(None, (why, words))),
-        compile_seconds=compiling.seconds,
-        sampler_reason=why_sampler,
-        notes=notes,
-        observed_shapes=observed.shapes if observed else {},
-    )
-
-
-def _loss(loss: Any, source: Source) -> Loss:
-    if callable(loss):
-        return loss  # type: ignore[no-any-return]
-    if loss != "cross_entropy":
-        raise ValueError(
-            f"loss={loss!r}: must be 'cross_entropy' or a function (outputs, targets) -> one value "
-            "an example"
-        )
-    if not source.tokens:
-        return cross_entropy
-    return next_token_loss(part.targets for part in source.examples.parts(AT_ONCE))
-
-
-def _loss_of_each(loss: Any, source: Source, mean: bool) -> Loss:
-    """The loss of observables, which tells tokens apart.
-
-    Raises: ValueError for one that is a mean over the batch.
-    """
-    if mean:
-        raise ValueError(
-            "observables: need a loss of one value an example (reduction='none'), and this one is "
-            "a mean over the batch"
-        )
-    return token_losses if source.tokens and not callable(loss) else _loss(loss, source)

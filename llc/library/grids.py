@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from llc.config import parse
 from llc.library.api import estimate_llc
+from llc.library.estimates import estimates
 from llc.library.result import LLCEstimate
-from llc.library.settings import Settings
 
 COLUMNS = {
     "llc_mean": "mean",
@@ -44,17 +43,21 @@ def grid(
 ) -> pd.DataFrame:
     """λ̂ at every combination of `epsilon`, `gamma` and `nbeta`, each a value or a list of them.
 
-    Each point is `estimate_llc(model, data, loss, epsilon=…, gamma=…, nbeta=…, **options)`, with
-    the same seed, so that points differ by what they are set to and not by luck. They run one after
-    the other, each with all its chains in stacks as `options` say; the engine is chosen at the
-    first. λ̂ is to be trusted where it does not depend on ε, and read as a function of γ and nβ.
+    Each point is `estimate_llc(model, data, loss, epsilon=…, gamma=…, nbeta=…, **options)` to
+    rounding, with the same seed, so that points differ by what they are set to and not by luck. λ̂
+    is to be trusted where it does not depend on ε, and read as a function of γ and nβ.
+
+    SGLD's points whose ε is given run together, with all their chains on the chain axis: as many
+    whole points as `chains_per_stack` allows, and where that is None, as caches hold; so large
+    models take one after the other, as do all other samplers and an ε that is 'auto'.
 
     Returns: a row a point, in the order of the lists, the last one fastest: `epsilon` (as found
         where 'auto'), `gamma`, `nbeta`, `llc_mean`, `standard_error`, `rhat`, `ess`, `status`,
         `ok`, `cooled_mean`, `acceptance`, `step_size_bias`, `share_below`, `init_loss`,
-        `gradients`, `seconds`; NaN where undefined. `llc.grid_figure` draws it.
-    Raises: TypeError, ValueError as `estimate_llc`, for any point before the first one runs, where
-        the arguments tell.
+        `gradients`, `seconds` (its share of what ran together); NaN where undefined.
+        `llc.grid_figure` draws it.
+    Raises: TypeError, ValueError as `estimate_llc`, before any point runs; ValueError for
+        `observables`, which have no column.
     """
     points = [
         dict(zip(AXES, values, strict=True))
@@ -64,14 +67,14 @@ def grid(
     for name in options:
         if name not in known:
             raise TypeError(f"{name}: is no option of estimate_llc: it has {', '.join(known)}")
-    for point in points:
-        parse(Settings, point)
-    engine, rows = options.pop("engine", "auto"), []
-    for point in points:
-        estimate = estimate_llc(model, data, loss, engine=engine, **point, **options)
-        engine = estimate.engine
-        rows.append(_row(estimate))
-    return pd.DataFrame(rows)
+    if options.get("observables"):
+        raise ValueError(
+            "observables: a grid has no column for them: leave them out, or call estimate_llc at "
+            "each point"
+        )
+    arguments = signature(estimate_llc).bind(model, data, loss, **options)
+    arguments.apply_defaults()
+    return pd.DataFrame([_row(own) for own in estimates(points, **arguments.arguments)])
 
 
 def _several(values: Values, name: str) -> list[Any]:

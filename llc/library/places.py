@@ -15,7 +15,8 @@ import torch
 from llc.checkpoints import Keeper
 from llc.library.stacked import LibraryLoss
 from llc.library.words import first_line
-from llc.params import Params, select
+from llc.models.base import BLOCK_DATA, BLOCK_PARAMETERS
+from llc.params import Layout, Params, count, select
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Sampler
 from llc.sampling import Schedule, sample
@@ -27,7 +28,10 @@ CPU = torch.device("cpu")
 
 
 class Places:
-    """Runs chains around one w* on several devices, at most `chains_per_stack` at once on each."""
+    """Runs chains around one w* on several devices, at most `chains_per_stack` at once on each.
+
+    The posterior may have several `points`, with a number of chains for each.
+    """
 
     def __init__(
         self, loss: LibraryLoss, devices: Sequence[torch.device], chains_per_stack: int | None
@@ -58,7 +62,8 @@ class Places:
 
         The ends of several stacks are parked on the CPU.
         """
-        groups = self.groups(chains)
+        total = posterior.chains * chains
+        groups = self.groups(total)
         home = posterior.anchor.flat.device
         if len(groups) == 1 and self.devices[0] == home:
             own = posterior.repeat(chains)
@@ -68,17 +73,17 @@ class Places:
         started = perf_counter()
         shapes = posterior.layout.shapes if schedule.ends else {}
         like = posterior.anchor.flat
-        ends = {name: like.new_empty(chains, *shape, device=CPU) for name, shape in shapes.items()}
+        ends = {name: like.new_empty(total, *shape, device=CPU) for name, shape in shapes.items()}
 
         def work(turn: int) -> list[Trace]:
             device = self.devices[turn]
-            here, traces = self._at(posterior, device), []
+            here, traces = self._at(posterior, device).repeat(chains), []
             for index in range(turn, len(groups), len(self.devices)):
                 group = groups[index]
                 place = None if start is None else _to(select(start, group), device)
                 words = label and turn == 0 and f"{label}, stack {index + 1} of {len(groups)}"
                 trace = sample(
-                    here.repeat(group.stop - group.start),
+                    here.select(group),
                     build,
                     schedule,
                     streams[group],
@@ -108,11 +113,13 @@ class Places:
 
     def _at(self, posterior: LocalPosterior, device: torch.device) -> LocalPosterior:
         """The same posterior on another device."""
+        flat, layout = posterior.anchor.flat.to(device), posterior.layout
         moved: dict[str, Any] = {
             "loss": self.losses[device],
-            "anchor": posterior.layout.stack(posterior.anchor.flat.to(device)),
+            "anchor": Layout(layout.shapes, len(flat) // layout.size).stack(flat),
             "reference": posterior.reference.to(device),
             "centre_loss": posterior.centre_loss.to(device),
+            "points": posterior.points and posterior.points.map(lambda own: own.to(device)),
         }
         return replace(posterior, **moved)
 
@@ -120,6 +127,21 @@ class Places:
 def stack_size(chains: int, devices: int, chains_per_stack: int | None) -> int:
     """Chains of a stack, at most."""
     return min(chains_per_stack or chains, -(-chains // devices))
+
+
+def fitting(loss: LibraryLoss) -> int:
+    """Chains of which a step fits into a block, so that caches hold it."""
+    examples = loss.at_once * (1 + loss.data.numbers())
+    return min(BLOCK_PARAMETERS // count(loss.shapes), BLOCK_DATA // examples)
+
+
+def shared_out(shares: Sequence[bool], room: int) -> list[list[int]]:
+    """The points that run at once: about as many each time, at most `room` where they may share."""
+    alone = [[index] for index, own in enumerate(shares) if not own]
+    sharing = [index for index, own in enumerate(shares) if own]
+    times = -(-len(sharing) // max(1, room))
+    edges = [len(sharing) * turn // times for turn in range(times + 1)] if times else []
+    return [sharing[slice(*pair)] for pair in pairwise(edges)] + alone
 
 
 def _to(params: Params, device: torch.device) -> Params:

@@ -59,7 +59,7 @@ def look(
     block: Block,
     steps: range,
     start: Stack,
-    epsilon: float,
+    epsilon: float | Tensor,
     metric: Tensor | None = None,
 ) -> dict[int, Check]:
     """A closer look at some steps of a block from `start`, all at once.
@@ -67,7 +67,8 @@ def look(
     The acceptance probability is what MALA would give the move w -> w' on that step's minibatch:
         min(1, exp(U(w) − U(w') + log q(w|w') − log q(w'|w))),  q(·|w) = N(w − (ε/2)G∇U(w), εG)
     (Roberts & Tweedie 1996). A diagnostic of the step size: full-data MALA accepts less.
-    `metric`: G (K, total) of the K steps, where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
+    `epsilon`: of all chains, or of each (C,), G being one. `metric`: G (K, total) of the K steps,
+    where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
     """
     if not steps:
         return {}
@@ -86,19 +87,27 @@ def look(
     old, squares, forward = seen(here, there)
     new, _, backward = seen(there, here)
     acceptance = old - new + (forward - backward) / (2 * epsilon)
-    columns = acceptance.clamp_(max=0).exp_(), squares, new, torch.full_like(new, epsilon)
+    columns = acceptance.clamp_(max=0).exp_(), squares, new, torch.ones_like(new) * epsilon
     return {step: Check(*(values[k] for values in columns)) for k, step in enumerate(steps)}
 
 
 def _mismatch(
-    layout: Layout, to: Tensor, start: Tensor, grad: Tensor, epsilon: float, metric: Tensor | None
+    layout: Layout,
+    to: Tensor,
+    start: Tensor,
+    grad: Tensor,
+    epsilon: float | Tensor,
+    metric: Tensor | None,
 ) -> Tensor:
     """(K, C) Σ x²/G of x = to − (start − (ε/2) G ∇U(start)), in float64, leaf by leaf."""
     ends, starts, parts = layout.views(to), layout.views(start), []
     factors = {} if metric is None else layout.views(metric)
     for name, slope in layout.views(grad).items():
         gap = torch.sub(ends[name], starts[name])
-        if metric is None:
+        if isinstance(epsilon, Tensor):
+            half = (epsilon / 2).to(gap).view(-1, *[1] * (gap.dim() - 2))
+            gap.addcmul_(slope, half).square_()
+        elif metric is None:
             gap.add_(slope, alpha=epsilon / 2).square_()
         else:
             gap.addcmul_(factors[name], slope, value=epsilon / 2).square_().div_(factors[name])

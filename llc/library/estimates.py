@@ -1,0 +1,251 @@
+"""λ̂ of a model at one or several points (ε, γ, nβ): everything else is looked at once."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from llc.companions import CHECK_PERIOD
+from llc.config import SamplerConfig, SGLDConfig, parse
+from llc.diagnostics import Estimate
+from llc.estimate import estimate_stack
+from llc.library.data import AT_ONCE, Source, read
+from llc.library.losses import Loss, cross_entropy
+from llc.library.network import check_hooks, copied, takes
+from llc.library.observables import Observables, read_observables
+from llc.library.places import Places, fitting, pick_devices, shared_out, stack_size
+from llc.library.precision import check_autocast, home_and_precision
+from llc.library.probe import (
+    check_at_centre,
+    check_engine,
+    compiled_where_it_pays,
+    fastest_engine,
+    objective_of,
+)
+from llc.library.result import LLCEstimate, result_of
+from llc.library.settings import Settings, default_draws, sampler_for
+from llc.library.stacked import LibraryLoss
+from llc.library.streaming import streamed
+from llc.library.tokens import next_token_loss, token_losses
+from llc.params import count, unstack
+from llc.points import Point, estimate_points
+from llc.sampling import Observe
+
+ENOUGH_LOOKS = 500  # of a run, at acceptance and gradient norm: means of that many are known well
+MEAN_NOTE = "mean-reduced loss: baseline not shared"
+
+
+class Plan(NamedTuple):
+    """How one point is sampled."""
+
+    settings: Settings
+    sgld: SGLDConfig
+    sampler: SamplerConfig
+    reason: str  # where the sampler was 'auto'
+
+    @property
+    def shares(self) -> bool:
+        """Whether chains of other such points may lie in its stacks: SGLD's, whose ε is given."""
+        plain = self.sampler.preconditioner in (None, "none")
+        return self.sampler.name == "sgld" and plain and self.sgld.epsilon != "auto"
+
+
+def estimates(
+    points: Sequence[Mapping[str, Any]],
+    model: nn.Module,
+    data: Any,
+    loss: Any,
+    *,
+    num_draws: int | None,
+    sampler: str | SamplerConfig,
+    params: Any,
+    unpack: Any,
+    observables: Mapping[str, Any] | None,
+    stream: bool,
+    devices: Any,
+    dtype: torch.dtype | None,
+    autocast: torch.dtype | None,
+    companions: bool,
+    progress: bool,
+    **numbers: Any,
+) -> list[LLCEstimate]:
+    """`estimate_llc` at each of `points`, what they set of `numbers` (ε, γ, nβ) and the rest alike.
+
+    Raises: TypeError, ValueError as `estimate_llc`, before any point is sampled.
+    """
+    first = "sghmc" if sampler == "auto" else sampler
+    numbers["num_draws"] = default_draws(first) if num_draws is None else num_draws
+    several = [parse(Settings, numbers | dict(point)) for point in points]
+    settings = several[0]
+    network = copied(model, params)
+    home, precision = home_and_precision(network, dtype)
+    places = pick_devices(devices, home)
+    check_autocast(autocast, precision, places)
+    takes_mask = takes(network.module, "attention_mask")
+    source = (
+        streamed(data, unpack, takes_mask)
+        if stream
+        else read(data, unpack, takes_mask, settings.seed)
+    )
+    sets = read_observables(observables, unpack, takes_mask, settings.seed, source)
+    size = settings.batch_size_for(source.examples.number, source.batch_size)
+    plans = [
+        _plan(own, sampler, num_draws is None, source, size, count(network.shapes), stream)
+        for own in several
+    ]
+    network = network.to(places[0], precision)
+    examples = source.examples.to(places[0], precision)
+    objective = objective_of(network, examples, _loss(loss, source))
+    check_hooks(model, network, next(examples.parts(2)).inputs)
+    network.autocast = autocast
+    at_once = min(size, settings.microbatch_size or size)
+    bound = LibraryLoss(network, examples, objective, at_once, "plain")
+    check_at_centre(bound)
+    room = (settings.chains_per_stack or fitting(bound)) // settings.num_chains * len(places)
+    runs = shared_out([plan.shares for plan in plans], room)
+    most = max(map(len, runs)) * settings.num_chains
+    together = stack_size(most, len(places), settings.chains_per_stack)
+    steps = sum(
+        plans[run[0]].sgld.num_steps * -(-len(run) * settings.num_chains // together)
+        for run in runs
+    )
+    bound, about = _on_engine(bound, settings, together, size, steps)
+    stacks = Places(bound, places, settings.chains_per_stack)
+    observed = None
+    if sets:
+        observed = Observables(bound, sets, _loss_of_each(loss, source, objective.mean), places)
+    if objective.mean:
+        warnings.warn(
+            "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
+            "examples and λ̂ is noisier: return one value an example (reduction='none')",
+            stacklevel=3,
+        )
+    found: dict[int, Estimate] = {}
+    for run in runs:
+        own = [plans[index] for index in run]
+        found |= zip(run, _sampled(bound, own, companions, progress, stacks, observed), strict=True)
+    return [
+        result_of(
+            found[index],
+            num_examples=bound.num_examples,
+            num_free=count(bound.shapes),
+            num_parameters=sum(leaf.numel() for leaf in network.module.parameters()),
+            sampler=plan.sampler.name,
+            gamma=plan.settings.gamma,
+            seed=settings.seed,
+            sampler_reason=plan.reason,
+            observed_shapes=observed.shapes if observed else {},
+            **about,
+        )
+        for index, plan in enumerate(plans)
+    ]
+
+
+def _on_engine(
+    loss: LibraryLoss, settings: Settings, together: int, size: int, steps: int
+) -> tuple[LibraryLoss, dict[str, Any]]:
+    """The loss on the engine asked for or the fastest, and what a result says about it."""
+    chosen, why = settings.engine, ""
+    if chosen == "auto":
+        chosen, why = fastest_engine(loss, together, size)
+    else:
+        check_engine(loss, chosen, together, size)
+    loss, compiling, words = compiled_where_it_pays(
+        loss.run_by(chosen), settings.compile, together, size, steps
+    )
+    return loss, {
+        "engine": chosen,
+        "engine_reason": "; ".join(filter(None, (why, words))),
+        "compile_seconds": compiling.seconds,
+        "notes": (MEAN_NOTE,) * loss.objective.mean + (words,) * bool(compiling.trouble),
+    }
+
+
+def _plan(
+    settings: Settings,
+    sampler: str | SamplerConfig,
+    usual_draws: bool,
+    source: Source,
+    size: int,
+    free: int,
+    stream: bool,
+) -> Plan:
+    """How to sample with batches of `size`."""
+    number, reason = source.examples.number, ""
+    if sampler == "auto":
+        sampler, reason = sampler_for(number, free, settings, stream)
+        if usual_draws:
+            settings = replace(settings, num_draws=default_draws(sampler))
+            settings.check()
+    return Plan(settings, *settings.configs(sampler, number, size), reason)
+
+
+def _sampled(
+    loss: LibraryLoss,
+    plans: Sequence[Plan],
+    companions: bool,
+    progress: bool,
+    stacks: Places,
+    observe: Observe | None,
+) -> list[Estimate]:
+    """The estimates of points that run at once."""
+    settings, sgld, sampler, _ = plans[0]
+    nbetas = [plan.settings.nbeta_for(loss.num_examples) for plan in plans]
+    look_every = max(CHECK_PERIOD, sgld.num_steps // ENOUGH_LOOKS)
+    if len(plans) == 1:
+        return estimate_stack(
+            loss,
+            loss.centre,
+            nbeta=nbetas[0],
+            sgld_config=sgld,
+            sampler_config=sampler,
+            seeds=[settings.seed],
+            companions=companions,
+            progress=progress,
+            stacks=stacks,
+            observe=observe,
+            check_period=look_every,
+        )
+    return estimate_points(
+        loss,
+        unstack(loss.centre, 0),
+        [
+            Point(plan.sgld.step_size, plan.sgld.gamma, nbeta)
+            for plan, nbeta in zip(plans, nbetas, strict=True)
+        ],
+        sgld_config=sampler.applied(sgld, loss.num_examples),
+        seed=settings.seed,
+        companions=companions,
+        progress=progress,
+        stacks=stacks,
+        check_period=look_every,
+    )
+
+
+def _loss(loss: Any, source: Source) -> Loss:
+    if callable(loss):
+        return loss  # type: ignore[no-any-return]
+    if loss != "cross_entropy":
+        raise ValueError(
+            f"loss={loss!r}: must be 'cross_entropy' or a function (outputs, targets) -> one value "
+            "an example"
+        )
+    if not source.tokens:
+        return cross_entropy
+    return next_token_loss(part.targets for part in source.examples.parts(AT_ONCE))
+
+
+def _loss_of_each(loss: Any, source: Source, mean: bool) -> Loss:
+    """The loss of observables, which tells tokens apart.
+
+    Raises: ValueError for one that is a mean over the batch.
+    """
+    if mean:
+        raise ValueError(
+            "observables: need a loss of one value an example (reduction='none'), and this one is "
+            "a mean over the batch"
+        )
+    return token_losses if source.tokens and not callable(loss) else _loss(loss, source)
