@@ -15,6 +15,10 @@ from llc.samplers.sgld import sgld
 from llc.sampling import Schedule, sample
 from llc.streams import Stream
 
+# Between R-hats of the same draws to rounding. The two draws next to the median are equally far
+# from it, and rounding decides which of their ranks is whose.
+SWAPPED_RANKS = 2e-3
+
 
 class VectorLoss:
     """L_B(w) = value(w) + ⟨mean of the tilts in B, w⟩ for vectors w; tilts (n, d) sum to zero."""

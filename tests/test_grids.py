@@ -9,6 +9,7 @@ import pytest
 import torch
 from library_models import ROUNDING, SMALL, classifier, data, filled, numbers, source
 from matplotlib.colors import to_hex
+from oracles import SWAPPED_RANKS
 from torch import nn
 
 from llc import SamplerConfig, estimate_llc, grid, grid_figure
@@ -75,7 +76,8 @@ def test_a_point_is_the_estimate_on_its_own(options, counts, monkeypatch):
         assert (row["status"], row["ok"]) == (own.status, own.ok)
         for column, name in grids.COLUMNS.items():
             if column not in ("status", "ok"):
-                expected = pytest.approx(getattr(own, name), rel=ROUNDING["rtol"], nan_ok=True)
+                within = SWAPPED_RANKS if column == "rhat" else ROUNDING["rtol"]
+                expected = pytest.approx(getattr(own, name), rel=within, nan_ok=True)
                 assert row[column] == expected, column
         assert row["seconds"] > 0
 
@@ -115,7 +117,7 @@ def test_what_cannot_share_a_stack_runs_on_its_own(options, epsilons, count, mon
 def test_networks_that_fill_a_stack_run_one_point_after_the_other(monkeypatch):
     at_once = points_at_once(monkeypatch)
     inputs = numbers(20, 300)
-    wide = filled(nn.Sequential(nn.Linear(300, 700), nn.Tanh(), nn.Linear(700, 3)))
+    wide = filled(nn.Sequential(nn.Linear(300, 2800), nn.Tanh(), nn.Linear(2800, 3)))
     pair = inputs, torch.randint(3, (20,), generator=source())
     options = {**OPTIONS, "num_draws": 4, "engine": "plain"}
     table = grid(wide, pair, epsilon=[1e-6, 2e-6], **options)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles import VectorLoss
+from oracles import SWAPPED_RANKS, VectorLoss
 
 from llc.config import SGLDConfig
 from llc.estimate import estimate_one
@@ -68,10 +68,10 @@ def test_each_point_is_that_point_alone(shared):
             one, two = getattr(alone.trace, name), getattr(found.trace, name)
             torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-9)
         for name in (
-            "mean", "standard_error", "cooled_mean", "cooled_bias", "step_size_bias", "ess",
-            "rhat", "drift", "share_below", "acceptance", "init_loss", "gradients",
+            "mean", "standard_error", "cooled_mean", "cooled_bias", "step_size_bias", "ess", "drift", "share_below", "acceptance", "init_loss", "gradients",
         ):  # fmt: skip
             assert getattr(found, name) == pytest.approx(getattr(alone, name), rel=1e-6)
+        assert found.rhat == pytest.approx(alone.rhat, rel=SWAPPED_RANKS)
 
 
 def test_chains_of_a_point_may_be_cut_apart():
