@@ -68,7 +68,8 @@ def test_each_point_is_that_point_alone(shared):
             one, two = getattr(alone.trace, name), getattr(found.trace, name)
             torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-9)
         for name in (
-            "mean", "standard_error", "cooled_mean", "cooled_bias", "step_size_bias", "ess", "drift", "share_below", "acceptance", "init_loss", "gradients",
+            "mean", "standard_error", "cooled_mean", "cooled_bias", "step_size_bias", "ess",
+            "drift", "share_below", "acceptance", "init_loss", "gradients",
         ):  # fmt: skip
             assert getattr(found, name) == pytest.approx(getattr(alone, name), rel=1e-6)
         assert found.rhat == pytest.approx(alone.rhat, rel=SWAPPED_RANKS)
