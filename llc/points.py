@@ -37,14 +37,15 @@ def estimate_points(
     seed: int = 0,
     companions: bool = True,
     progress: bool = False,
+    keeper: Keeper | None = None,
     stacks: Stacks = ONE_STACK,
     check_period: int = CHECK_PERIOD,
 ) -> list[Estimate]:
     """`estimate_one` by SGLD at w* = `centre`, leaves (*shape), for each of P points.
 
     Each equals the one made alone with the same seed, to rounding; costs are its share of what all
-    of them took. sgld_config: lengths, chains and batches; its ε and γ are not read. A point whose
-    chains have all diverged runs on, since the others do.
+    of them took. sgld_config: lengths, chains and batches; its ε and γ are not read. keeper: as
+    there. A point whose chains have all diverged runs on, since the others do.
     Raises: ValueError for no point, a centre that is not finite, nβ ≤ 0, or a batch larger than the
         data.
     """
@@ -74,7 +75,7 @@ def estimate_points(
         epsilon=[point.epsilon for point in points],
         companions=companions,
         progress=progress,
-        keeper=Keeper(),
+        keeper=keeper or Keeper(),
         stacks=stacks,
         check_period=check_period,
     )

@@ -1,6 +1,7 @@
 """λ̂ of any model and data, in one call."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ def estimate_llc(
     engine: str = "auto",
     compile: bool | str = False,
     companions: bool = True,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> LLCEstimate:
     """λ̂(w*) = nβ (E[L(w)] − L(w*)) of `model` at its weights w*, on `data`.
@@ -83,7 +85,9 @@ def estimate_llc(
     than a minute, measures and keeps what is faster. What it cannot compile runs as it is, and the
     estimate says why.
     companions: also approach equilibrium from above (with four chains a third more steps), which
-    the status needs to be trustworthy. progress: show a bar, on a terminal.
+    the status needs to be trustworthy. checkpoint: a file that keeps the state, written every
+    minute or so; the same call goes on from there to the same result, and deletes it at its end.
+    progress: show a bar, on a terminal.
     Returns: an `LLCEstimate`; what goes wrong while sampling is its `status`, never an exception.
     Raises: TypeError, ValueError for arguments that cannot be used, before any sampling: the
         message names argument, value and remedy.
@@ -115,5 +119,6 @@ def estimate_llc(
         engine=engine,
         compile=compile,
         companions=companions,
+        checkpoint=checkpoint,
         progress=progress,
     )[0]

@@ -3,13 +3,15 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from llc.checkpoints import Keeper
 from llc.companions import CHECK_PERIOD
-from llc.config import SamplerConfig, SGLDConfig, parse
+from llc.config import SamplerConfig, SGLDConfig, as_plain, parse
 from llc.diagnostics import Estimate
 from llc.estimate import estimate_stack
 from llc.library.data import AT_ONCE, Source, read
@@ -26,6 +28,7 @@ from llc.library.probe import (
     objective_of,
 )
 from llc.library.result import LLCEstimate, result_of
+from llc.library.resuming import digest, kept_in
 from llc.library.settings import Settings, default_draws, sampler_for
 from llc.library.stacked import LibraryLoss
 from llc.library.streaming import streamed
@@ -34,6 +37,7 @@ from llc.params import count, unstack
 from llc.points import Point, estimate_points
 from llc.sampling import Observe
 
+POINT = ("epsilon", "gamma", "nbeta")
 ENOUGH_LOOKS = 500  # of a run, at acceptance and gradient norm: means of that many are known well
 MEAN_NOTE = "mean-reduced loss: baseline not shared"
 
@@ -69,6 +73,7 @@ def estimates(
     dtype: torch.dtype | None,
     autocast: torch.dtype | None,
     companions: bool,
+    checkpoint: str | Path | None,
     progress: bool,
     **numbers: Any,
 ) -> list[LLCEstimate]:
@@ -112,11 +117,6 @@ def estimates(
         plans[run[0]].sgld.num_steps * -(-len(run) * settings.num_chains // together)
         for run in runs
     )
-    bound, about = _on_engine(bound, settings, together, size, steps)
-    stacks = Places(bound, places, settings.chains_per_stack)
-    observed = None
-    if sets:
-        observed = Observables(bound, sets, _loss_of_each(loss, source, objective.mean), places)
     if objective.mean:
         warnings.warn(
             "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
@@ -124,9 +124,19 @@ def estimates(
             stacklevel=3,
         )
     found: dict[int, Estimate] = {}
-    for run in runs:
-        own = [plans[index] for index in run]
-        found |= zip(run, _sampled(bound, own, companions, progress, stacks, observed), strict=True)
+    with kept_in(checkpoint, _call(bound, plans, companions, sets)) as keeper:
+        if settings.engine == "auto":
+            settings = replace(settings, engine=keeper.kept("engine") or "auto")
+        bound, about = _on_engine(bound, settings, together, size, steps)
+        keeper.keep("engine", about["engine"])
+        stacks = Places(bound, places, settings.chains_per_stack)
+        observed = None
+        if sets:
+            observed = Observables(bound, sets, _loss_of_each(loss, source, objective.mean), places)
+        for run in runs:
+            own, part = [plans[index] for index in run], keeper.part(str(run[0]))
+            them = _sampled(bound, own, companions, progress, part, stacks, observed)
+            found |= zip(run, them, strict=True)
     return [
         result_of(
             found[index],
@@ -142,6 +152,23 @@ def estimates(
         )
         for index, plan in enumerate(plans)
     ]
+
+
+def _call(
+    loss: LibraryLoss, plans: Sequence[Plan], companions: bool, sets: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint must have been left by; L(w*) stands for the data."""
+    first = plans[0]
+    given = as_plain(replace(first.settings, engine="auto", compile=False))
+    return {
+        **{name: value for name, value in given.items() if name not in POINT},
+        "points": [[getattr(plan.settings, name) for name in POINT] for plan in plans],
+        "sampler": as_plain(first.sampler),
+        "companions": companions,
+        "observables": sorted(sets),
+        "model": digest(loss.centre),
+        "data": [loss.num_examples, f"{float(loss.full_data(loss.centre)[0]):.6g}"],
+    }
 
 
 def _on_engine(
@@ -188,6 +215,7 @@ def _sampled(
     plans: Sequence[Plan],
     companions: bool,
     progress: bool,
+    keeper: Keeper,
     stacks: Places,
     observe: Observe | None,
 ) -> list[Estimate]:
@@ -205,6 +233,7 @@ def _sampled(
             seeds=[settings.seed],
             companions=companions,
             progress=progress,
+            keeper=keeper,
             stacks=stacks,
             observe=observe,
             check_period=look_every,
@@ -220,6 +249,7 @@ def _sampled(
         seed=settings.seed,
         companions=companions,
         progress=progress,
+        keeper=keeper,
         stacks=stacks,
         check_period=look_every,
     )

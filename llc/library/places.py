@@ -58,7 +58,7 @@ class Places:
         keeper: Keeper | None = None,
         name: str = "chains",
     ) -> Trace:
-        """As `llc.sampling.Stacks` has it; only a single stack is kept by the keeper.
+        """As `llc.sampling.Stacks` has it; with several devices the keeper gets nothing.
 
         The ends of several stacks are parked on the CPU.
         """
@@ -73,7 +73,8 @@ class Places:
         started = perf_counter()
         shapes = posterior.layout.shapes if schedule.ends else {}
         like = posterior.anchor.flat
-        ends = {name: like.new_empty(total, *shape, device=CPU) for name, shape in shapes.items()}
+        ends = {leaf: like.new_empty(total, *shape, device=CPU) for leaf, shape in shapes.items()}
+        one_by_one = keeper.part(name) if keeper and len(self.devices) == 1 else Keeper()
 
         def work(turn: int) -> list[Trace]:
             device = self.devices[turn]
@@ -82,22 +83,33 @@ class Places:
                 group = groups[index]
                 place = None if start is None else _to(select(start, group), device)
                 words = label and turn == 0 and f"{label}, stack {index + 1} of {len(groups)}"
-                trace = sample(
-                    here.select(group),
-                    build,
-                    schedule,
-                    streams[group],
-                    start=place,
-                    label=words or None,
+                kept = one_by_one.kept(str(index))
+                trace = (
+                    Trace(**kept)
+                    if kept
+                    else sample(
+                        here.select(group),
+                        build,
+                        schedule,
+                        streams[group],
+                        start=place,
+                        label=words or None,
+                        keeper=one_by_one,
+                        name=str(index),
+                    )
                 )
-                for name, leaf in ends.items():
-                    leaf[group] = trace.last[name]
+                for leaf, whole in ends.items():
+                    whole[group] = trace.last[leaf]
+                last = select(ends, group)
+                if one_by_one.path is not None:
+                    one_by_one.keep(str(index), trace._replace(last=last)._asdict())
                 traces.append(trace._replace(last={}))
-                del trace  # the stack, before there is another
+                del trace, kept  # the stack, before there is another
             return traces
 
         workers = min(len(self.devices), len(groups))
         parts = [work(0)] if workers == 1 else self._side_by_side(work, workers)
+        one_by_one.forget()
         ordered = [parts[i % workers][i // workers] for i in range(len(groups))]
         return join(ordered, perf_counter() - started)._replace(last=ends)
 

@@ -48,6 +48,8 @@ def sample(
     started = perf_counter() - left["seconds"]
     small = is_small(posterior)
     parts = [slice(0, posterior.chains)] if small else thread_parts(posterior)
+    if left["groups"]:  # as they were cut up, whatever threads there are now
+        parts = [slice(*ends) for ends in left["parts"]]
     groups = [
         _Chains(
             posterior if len(parts) == 1 else posterior.select(part),
@@ -59,12 +61,17 @@ def sample(
         )
         for part in parts
     ]
-    for group, own in zip(groups, left["groups"], strict=False):
-        group.restore(own)
+    if left["groups"]:
+        for group, own in zip(groups, left["groups"], strict=True):
+            group.restore(own)
 
     def state() -> dict[str, Any]:
         seconds = perf_counter() - started
-        return {"seconds": seconds, "groups": [group.state() for group in groups]}
+        return {
+            "seconds": seconds,
+            "parts": [[part.start, part.stop] for part in parts],
+            "groups": [group.state() for group in groups],
+        }
 
     silent = None if label else True  # None: only where stderr is no terminal
     bar = tqdm(
