@@ -270,6 +270,22 @@ def assert_close_at_others(function, leaves):
     torch.testing.assert_close(out, gradient)
 
 
+def test_axes_of_other_tensors_stay_theirs():
+    """Beside a product that is turned: what has four axes, and sums along two of three."""
+    heads = numbers(CHAINS, 5, 4, 3, seed=1)
+    left, right = numbers(CHAINS, 40, 3, seed=2), numbers(CHAINS, 3, 6, seed=3)
+
+    def function(heads, left, right):
+        product = torch.bmm(left, right)
+        turned = heads.transpose(1, 2)
+        sums = [turned.sum(3), turned.mean(1), product.sum(1), product.mean(2)]
+        return [*sums, product.sum((1, 2)), (product * 2).sum(2, keepdim=True)]
+
+    _, run = operations(function, heads, left, right)
+    for got, expected in zip(run(heads, left, right), function(heads, left, right), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 def test_products_stay_where_something_needs_their_order():
     """A view that joins rows; and where the batch is shorter than the layer is wide."""
     left, right = numbers(CHAINS, 40, 3, seed=1), numbers(CHAINS, 3, 6, seed=2)

@@ -66,9 +66,10 @@ def _is_of_numbers(node: Node) -> bool:
     """Whether the operation takes each number by itself, of stacks of matrices alike."""
     if node.op != "call_function" or torch.Tag.pointwise not in getattr(node.target, "tags", ()):
         return False
-    abouts = [one.meta.get("tensor_meta") for one in (node, *node.all_input_nodes)]
-    shapes = {None if about is None else about.shape for about in abouts}
-    return len(shapes) == 1 and abouts[0] is not None and len(abouts[0].shape) == 3
+    if any(isinstance(value, Node) for value in node.kwargs.values()):
+        return False
+    shapes = {_shape(one) for one in (node, *node.all_input_nodes)}
+    return len(shapes) == 1 and len(shapes.pop()) == 3
 
 
 def _flip(node: Node) -> None:
@@ -86,7 +87,9 @@ def _sink(node: Node) -> None:
 def _reduce(node: Node) -> None:
     """Sums and means of Aᵀ along an axis are those of A along the other."""
     matrix, axes, *keep = node.args
-    if isinstance(matrix, Node) and _is_transpose(matrix) and isinstance(axes, list) and not keep:
+    if not isinstance(matrix, Node) or not isinstance(axes, list) or keep:
+        return
+    if _is_transpose(matrix) and len(_shape(matrix)) == 3:
         node.args = (matrix.args[0], [SWAPPED[axis % 3] for axis in axes])
 
 
@@ -111,6 +114,12 @@ def _transposed(graph: Graph, matrix: Node) -> Node:
     if matrix.target is aten.unsqueeze.default and axes == [1]:
         return graph.call_function(aten.unsqueeze.default, (source, 2))
     return graph.call_function(aten.transpose.int, (matrix, 1, 2))
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    """Empty where it is not known."""
+    about = node.meta.get("tensor_meta")
+    return () if about is None else tuple(about.shape)
 
 
 def _is_transpose(node: Node) -> bool:
