@@ -61,7 +61,7 @@ class Network:
         return centre
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Network":
-        """The same network elsewhere, its floating-point numbers in that precision.
+        """The same network elsewhere, in that precision: see `moved`.
 
         It is a copy but for parameters that are there already: no engine writes into them, except
         where only some of their entries are free.
@@ -71,7 +71,7 @@ class Network:
             for name, leaf in self.module.named_parameters()
             if self.free.get(name) is None and type(leaf) is nn.Parameter
         }
-        module = deepcopy(self.module, shared).to(device=device, dtype=dtype)
+        module = moved(deepcopy(self.module, shared), device, dtype)
         free = {name: None if i is None else i.to(device) for name, i in self.free.items()}
         return Network(module, free, self.autocast)
 
@@ -119,8 +119,8 @@ def check_hooks(model: nn.Module, network: Network, inputs: Any) -> None:
     if not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()):
         return
     hooked = _copy(getattr(model, "_orig_mod", model), with_hooks=True).eval()
-    like = next(network.module.parameters())
-    hooked.to(device=like.device, dtype=like.dtype)
+    like = next(one for one in network.module.parameters() if one.is_floating_point())
+    moved(hooked, like.device, like.dtype)
     with torch.no_grad():
         ours, theirs = ([*tensors(call(one, inputs))] for one in (network.module, hooked))
     same = len(ours) == len(theirs) and all(map(alike, ours, theirs))
@@ -129,6 +129,16 @@ def check_hooks(model: nn.Module, network: Network, inputs: Any) -> None:
             "model: has forward hooks that change its outputs, and chains run without hooks: "
             "remove them, or move what they compute into forward or a parametrization"
         )
+
+
+def moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """`module` itself on another device, the numbers it computes with in another precision.
+
+    Those are its real parameters, and buffers of the same kind as one of them. What it holds
+    besides keeps its kind: complex rotations, a table in float64.
+    """
+    kinds = {leaf.dtype for leaf in module.parameters() if leaf.is_floating_point()}
+    return module._apply(lambda t: t.to(device, dtype if t.dtype in kinds else t.dtype))
 
 
 def takes(model: nn.Module, name: str) -> bool:
