@@ -122,7 +122,7 @@ class Ragged(Dataset):
         ("batch_size=61 (of the DataLoader)", DataLoader(TensorDataset(*data()), batch_size=61)),
         ("batch 3 is (6,)", DataLoader(Ragged(), batch_size=100)),
         ("model: fails on a batch of the data", (numbers(EXAMPLES, 9), data()[1])),
-        ("loss: fails on outputs (4, 3)", (data()[0], numbers(EXAMPLES, 8))),
+        ("returns (4, 3) for targets (4, 8) torch.float32", (data()[0], numbers(EXAMPLES, 8))),
     ],
 )  # fmt: skip
 def test_data(message, given):
@@ -221,6 +221,7 @@ def each(outputs, targets):
 @pytest.mark.parametrize(
     ("message", "loss"),
     [
+        ("loss: fails on outputs (4, 3)", lambda out, y: out @ out),
         ("loss: has no gradient", lambda out, y: each(out.detach(), y)),
         ("loss: returned float", lambda out, y: 1.0),
         ("loss: returned torch.int64", lambda out, y: y),

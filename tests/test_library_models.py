@@ -1,8 +1,10 @@
 """Awkward models and losses of users: run as they are, or refused with the reason."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
-from library_models import CLASSES, INPUTS, SMALL, data, filled, numbers
+from library_models import CLASSES, EXAMPLES, INPUTS, SMALL, data, filled, numbers, source
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -13,11 +15,28 @@ def estimated(model, given=None, loss="cross_entropy", **rest):
     return estimate_llc(model, data() if given is None else given, loss, **{**SMALL, **rest})
 
 
+def refused(message, *args, **rest):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        estimated(*args, **rest)
+    text = str(caught.value)
+    assert message in text, text
+    assert "\n" not in text
+
+
 def at_centre(model, given=None):
     """L(w*), by the model itself."""
     inputs, labels = data() if given is None else given
     with torch.no_grad():
         return cross_entropy(model(inputs), labels).item()
+
+
+def filled_real(model):
+    """`filled`, but for parameters that are not sampled."""
+    moves = source(3)
+    for leaf in model.parameters():
+        if leaf.requires_grad:
+            leaf.data.copy_(torch.randn(leaf.shape, generator=moves) / 2)
+    return model
 
 
 class Rotating(nn.Module):
@@ -62,10 +81,297 @@ def test_a_table_in_double_stays_so_in_exact_passes():
     assert torch.isfinite(result.trace.loss).all()
 
 
-def filled_real(model):
-    """`filled`, but for parameters that are not sampled."""
-    moves = torch.Generator().manual_seed(3)
-    for leaf in model.parameters():
-        if leaf.requires_grad:
-            leaf.data.copy_(torch.randn(leaf.shape, generator=moves) / 2)
-    return model
+class Writing(nn.Module):
+    """Changes one of its tensors, or its inputs, in forward."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.line, self.write = nn.Linear(INPUTS, CLASSES), write
+        self.register_buffer("scale", torch.tensor(1.0))
+
+    def forward(self, inputs):
+        self.write(self, inputs)
+        return self.scale * self.line(inputs)
+
+
+class Lookup(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(7, 4, max_norm=9.0), nn.Linear(4, CLASSES)
+
+    def forward(self, tokens):
+        return self.head(self.table(tokens).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("message", "write"),
+    [
+        ("model: changes its inputs in place", lambda _, inputs: inputs.mul_(0.9995)),
+        ("forward writes into buffer 'scale'", lambda self, _: self.scale.mul_(0.9995)),
+        (
+            "forward writes into parameter 'line.weight'",
+            lambda self, _: self.line.weight.data.clamp_(-0.1, 0.1),
+        ),
+    ],
+)
+def test_what_forward_writes_in_place_is_refused(message, write):
+    inputs, labels = data()
+    refused(message, filled(Writing(write)), (inputs, labels))
+    assert torch.equal(inputs, data()[0])
+
+
+def test_a_first_layer_in_place_is_refused_and_the_data_stay():
+    """Also where it changes nothing: that is so of these examples only."""
+    inputs, labels = data()
+    inputs[:4] = inputs[:4].abs()
+    before = inputs.clone()
+    model = nn.Sequential(nn.ReLU(inplace=True), filled(nn.Linear(INPUTS, CLASSES)))
+    refused("give the first layer inplace=False", model, (inputs, labels))
+    assert torch.equal(inputs, before)
+    inside = nn.Sequential(nn.Linear(INPUTS, 4), nn.ReLU(inplace=True), nn.Linear(4, CLASSES))
+    assert torch.isfinite(estimated(filled(inside)).trace.loss).all()
+
+
+def test_an_embedding_with_max_norm_is_refused():
+    """It would move the chains, even if w* is well inside."""
+    tokens = torch.randint(7, (EXAMPLES, 3), generator=source())
+    refused("forward writes into parameter 'table.weight'", filled(Lookup()), (tokens, data()[1]))
+
+
+def test_a_loss_that_writes_into_the_targets_is_refused():
+    def loss(outputs, targets):
+        targets[targets < 0] = 0
+        return cross_entropy(outputs, targets, reduction="none")
+
+    inputs, labels = data()
+    labels[2] = -1
+    before = labels.clone()
+    model = filled(nn.Linear(INPUTS, CLASSES))
+    refused("loss: changes its targets in place", model, (inputs, labels), loss)
+    assert torch.equal(labels, before)
+
+
+def test_missing_numbers_in_the_data_are_no_change():
+    class Filling(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs.nan_to_num())
+
+    inputs, labels = data()
+    inputs[1, 2] = torch.nan
+    result = estimated(filled(Filling(INPUTS, CLASSES)), (inputs, labels))
+    assert torch.isfinite(result.trace.loss).all()
+
+
+class Encoder(nn.Module):
+    """Averages over padding too, where PyTorch's fast path for inference returns zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(9, 8), nn.Linear(8, CLASSES)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, tokens):
+        hidden = self.layers(self.embed(tokens), src_key_padding_mask=tokens == 0)
+        return self.head(hidden.mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_transformer_with_padding_is_one_function():
+    tokens, labels = torch.randint(1, 9, (EXAMPLES, 6), generator=source()), data()[1]
+    tokens[10:30, 3:] = 0
+    model = filled(Encoder()).eval()
+    with_gradients = cross_entropy(model(tokens), labels).item()
+    assert abs(at_centre(model, (tokens, labels)) - with_gradients) > 1e-3
+    result = estimated(model, (tokens, labels), engine="plain", batch_size=EXAMPLES)
+    assert result.init_loss == pytest.approx(with_gradients, rel=1e-5)
+    first = result.trace.loss[:, 0]
+    torch.testing.assert_close(first, result.trace.baseline[:, 0], rtol=1e-5, atol=0)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_model_that_asks_for_gradients_is_refused():
+    class Two(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs) * (1.1 if torch.is_grad_enabled() else 1.0)
+
+    refused("gives other losses with gradients than without", filled(Two(INPUTS, CLASSES)))
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    name: str = "mine"
+
+
+class Wrapping(nn.Linear):
+    """Returns an object of its own, as many libraries' models do."""
+
+    def __init__(self, noise=0.0):
+        super().__init__(INPUTS, CLASSES)
+        self.noise = noise
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        return Output(outputs + self.noise * torch.rand(()) if self.noise else outputs)
+
+
+def of_logits(outputs, targets):
+    assert outputs.logits.dtype == torch.float32
+    return cross_entropy(outputs.logits, targets, reduction="none")
+
+
+def of_logits_of_the_batch(outputs, targets):
+    return cross_entropy(outputs.logits, targets)
+
+
+def test_outputs_of_a_class_are_looked_into():
+    refused(
+        "gives other outputs on the same inputs",
+        filled(Wrapping(noise=1.0)),
+        loss=of_logits_of_the_batch,
+    )
+    model = filled(Wrapping())
+    model.register_forward_hook(lambda _, __, out: Output(2 * out.logits))
+    refused("has forward hooks that change its outputs", model, loss=of_logits)
+
+
+@pytest.mark.parametrize("engine", ["plain", "vmap"])
+def test_autocast_gives_losses_full_precision_in_outputs_of_a_class(engine):
+    result = estimated(filled(Wrapping()), loss=of_logits, autocast=torch.bfloat16, engine=engine)
+    assert torch.isfinite(result.trace.loss).all()
+
+
+class Flat(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs).squeeze(-1)
+
+
+@pytest.mark.parametrize(
+    ("message", "model", "targets"),
+    [
+        ("returns (4, 1) for targets (4, 1)", nn.Linear(INPUTS, 1), numbers(EXAMPLES, 1)),
+        ("returns (4, 1) for targets (4,)", nn.Linear(INPUTS, 1), data()[1] * 0),
+        ("returns (4,) for targets (4,)", Flat(INPUTS, 1), numbers(EXAMPLES)),
+        ("returns (4,) for targets (4,)", Flat(INPUTS, 1), data()[1]),
+        ("returns (4, 3) for targets (4, 3)", nn.Linear(INPUTS, 3), numbers(EXAMPLES, 3)),
+        ("returns (4, 3) for targets (4,) torch.float32", nn.Linear(INPUTS, 3), numbers(EXAMPLES)),
+    ],
+)
+def test_the_default_loss_is_for_classes(message, model, targets):
+    refused(message, filled(model), (data()[0], targets))
+
+
+def test_class_probabilities_are_targets():
+    chances = numbers(EXAMPLES, CLASSES).softmax(1)
+    assert estimated(filled(nn.Linear(INPUTS, CLASSES)), (data()[0], chances)).init_loss > 0
+
+
+def test_a_loss_for_each_class_is_refused_whatever_their_number():
+    """Four classes, as many as examples are looked at."""
+
+    def loss(outputs, targets):
+        return (outputs - targets).square().mean(0)
+
+    given = data()[0], numbers(EXAMPLES, 4)
+    refused("returned (4,) for 2 examples", filled(nn.Linear(INPUTS, 4)), given, loss)
+
+
+class Closing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line, self.head = nn.Linear(INPUTS, INPUTS), nn.Linear(INPUTS, CLASSES)
+        self.through = lambda hidden: self.line(hidden)
+
+    def forward(self, inputs):
+        return self.head(self.through(self.line(inputs)))
+
+
+def test_a_function_that_runs_the_original_is_refused():
+    refused("of the model itself, which the chains' copies never move", filled(Closing()))
+
+
+def test_minus_infinity_among_the_logits_hides_nothing():
+    class Masked(nn.Linear):
+        def forward(self, inputs):
+            hidden = nn.functional.dropout(inputs, 0.5)
+            mask = torch.tensor([0.0, 0.0, -torch.inf])
+            return super().forward(hidden) + mask
+
+    inputs, labels = data()
+    refused(
+        "gives other outputs", filled(Masked(INPUTS, CLASSES)), (inputs, labels % 2), cross_entropy
+    )
+
+
+def test_a_mask_among_the_outputs():
+    class Telling(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs), inputs[:, 0] > 0
+
+    def loss(outputs, targets):
+        return cross_entropy(outputs[0], targets, reduction="none")
+
+    assert estimated(filled(Telling(INPUTS, CLASSES)), loss=loss).init_loss > 0
+
+
+class Keeping(nn.Linear):
+    def forward(self, inputs):
+        self.last = super().forward(inputs)
+        return self.last
+
+
+@pytest.mark.parametrize("engine", ["plain", "vmap"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chains_per_stack": 1, "devices": ["cpu", "cpu"]},
+        {"observables": {"few": data(4)}},
+        {"sampler": "mala"},
+    ],
+)
+def test_a_model_may_keep_activations(engine, options):
+    model = filled(Keeping(INPUTS, CLASSES))
+    result = estimated(model, engine=engine, **options)
+    assert result.init_loss == pytest.approx(at_centre(model), rel=1e-6)
+
+
+class Experts(nn.Module):
+    """Each example goes to one of several; the first examples miss some."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(INPUTS, CLASSES) for _ in range(8))
+
+    def forward(self, inputs):
+        which, outputs = (inputs[:, 0] * 7.9).long(), inputs.new_zeros(len(inputs), CLASSES)
+        for index, expert in enumerate(self.experts):
+            rows = (which == index).nonzero()[:, 0]
+            if len(rows):
+                outputs = outputs.index_put((rows,), expert(inputs[rows]))
+        return outputs
+
+
+def test_experts_that_the_first_examples_do_not_reach():
+    inputs = torch.rand(EXAMPLES, INPUTS, generator=source())
+    assert (inputs[:, 0] * 7.9).long().unique().numel() == 8
+    result = estimated(filled(Experts()), (inputs, data()[1]), batch_size=EXAMPLES)
+    assert torch.isfinite(result.trace.loss).all()
+    assert result.num_free == 8 * CLASSES * (INPUTS + 1)
+
+
+def test_a_gradient_that_fails_is_one_line():
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(_, value):
+            return 2 * value
+
+        @staticmethod
+        def backward(_, __):
+            raise RuntimeError("there is none\nat all")
+
+    class Failing(nn.Linear):
+        def forward(self, inputs):
+            return Doubled.apply(super().forward(inputs))
+
+    refused("model: its gradient fails at w*: there is none", filled(Failing(INPUTS, CLASSES)))

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from llc.config import SamplerConfig, parse
 from llc.estimate import estimate_stack
+from llc.library.attention import without_fast_path
 from llc.library.data import AT_ONCE, Source, Unpack, read
 from llc.library.losses import Loss, cross_entropy
 from llc.library.network import check_hooks, copied, takes
+from llc.library.objective import objective_of
 from llc.library.observables import Observables, read_observables
 from llc.library.places import Places, pick_devices, stack_size
 from llc.library.precision import check_autocast, home_and_precision
@@ -21,7 +23,6 @@ from llc.library.probe import (
     check_engine,
     compiled_where_it_pays,
     fastest_engine,
-    objective_of,
 )
 from llc.library.result import LLCEstimate, result_of
 from llc.library.settings import Settings, default_draws, sampler_for
@@ -33,6 +34,7 @@ from llc.params import count
 MEAN_NOTE = "mean-reduced loss: baseline not shared"
 
 
+@without_fast_path()
 def estimate_llc(
     model: nn.Module,
     data: Any,
@@ -150,10 +152,13 @@ def estimate_llc(
     sgld, sampler_config = settings.configs(sampler, source.examples.number, size)
     network = network.to(places[0], precision)
     examples = source.examples.to(places[0], precision)
-    objective = objective_of(network, examples, _loss(loss, source))
-    check_hooks(model, network, next(examples.parts(2)).inputs)
-    network.autocast = autocast
     at_once = min(size, settings.microbatch_size or size)
+    # On another copy: a model may keep activations with their graph, which cannot be copied again.
+    looked_at = network.to(places[0], precision)
+    objective = objective_of(model, looked_at, examples, _loss(loss, source), at_once)
+    check_hooks(model, looked_at, next(examples.parts(2)).inputs)
+    del looked_at
+    network.autocast = autocast
     bound = LibraryLoss(network, examples, objective, at_once, "plain")
     check_at_centre(bound)
     together = stack_size(settings.num_chains, len(places), settings.chains_per_stack)
@@ -175,7 +180,7 @@ def estimate_llc(
         warnings.warn(
             "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
             "examples and λ̂ is noisier: return one value an example (reduction='none')",
-            stacklevel=2,
+            stacklevel=3,  # of the caller, outside of the decorator
         )
     estimate = estimate_stack(
         bound,

@@ -4,7 +4,6 @@ The model itself is read, never written: not its parameters, buffers, gradients,
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from copy import deepcopy
 from inspect import signature
 from itertools import pairwise
@@ -14,13 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_map
 
+from llc.library.outputs import mapped, same
 from llc.library.selection import Free, select_free
 from llc.params import Layout, Params, Shapes
 
 HALF = (torch.float16, torch.bfloat16)
-ALIKE = 1e-3  # relative difference that rounding does not explain
 HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -87,7 +85,7 @@ class Network:
         # What is cast is never looked up again: the weights change from call to call.
         with torch.autocast(kind, self.autocast, cache_enabled=False):
             outputs = call(self.module, inputs, leaves)
-        return tree_map(lambda t: t.float() if _is_half(t) else t, outputs)
+        return mapped(lambda t: t.float() if t.dtype in HALF else t, outputs)
 
 
 def copied(model: Any, params: Any) -> Network:
@@ -122,9 +120,8 @@ def check_hooks(model: nn.Module, network: Network, inputs: Any) -> None:
     like = next(one for one in network.module.parameters() if one.is_floating_point())
     moved(hooked, like.device, like.dtype)
     with torch.no_grad():
-        ours, theirs = ([*tensors(call(one, inputs))] for one in (network.module, hooked))
-    same = len(ours) == len(theirs) and all(map(alike, ours, theirs))
-    if not same:
+        unchanged = same(call(network.module, inputs), call(hooked, inputs))
+    if not unchanged:
         raise ValueError(
             "model: has forward hooks that change its outputs, and chains run without hooks: "
             "remove them, or move what they compute into forward or a parametrization"
@@ -138,7 +135,10 @@ def moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     besides keeps its kind: complex rotations, a table in float64.
     """
     kinds = {leaf.dtype for leaf in module.parameters() if leaf.is_floating_point()}
-    return module._apply(lambda t: t.to(device, dtype if t.dtype in kinds else t.dtype))
+    module._apply(  # type: ignore[no-untyped-call]
+        lambda t: t.to(device, dtype if t.dtype in kinds else t.dtype)
+    )
+    return module
 
 
 def takes(model: nn.Module, name: str) -> bool:
@@ -153,28 +153,6 @@ def call(module: nn.Module, inputs: Any, leaves: Params | None = None) -> Any:
     if leaves is None:
         return module(*several, **named)
     return functional_call(module, leaves, several, named)
-
-
-def _is_half(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dtype in HALF
-
-
-def tensors(outputs: Any) -> Iterator[Tensor]:
-    """The tensors in whatever a model returns."""
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, dict):
-        for value in outputs.values():
-            yield from tensors(value)
-    elif isinstance(outputs, tuple | list):
-        for value in outputs:
-            yield from tensors(value)
-
-
-def alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same but for rounding."""
-    scale = float(one.abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, other, rtol=ALIKE, atol=ALIKE * scale, equal_nan=True)
 
 
 def gather(leaf: Tensor, index: Tensor | None) -> Tensor:
