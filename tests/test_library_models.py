@@ -1,5 +1,6 @@
 """Awkward models and losses of users: run as they are, or refused with the reason."""
 
+import warnings
 from dataclasses import dataclass
 
 import pytest
@@ -375,3 +376,90 @@ def test_a_gradient_that_fails_is_one_line():
             return Doubled.apply(super().forward(inputs))
 
     refused("model: its gradient fails at w*: there is none", filled(Failing(INPUTS, CLASSES)))
+
+
+def test_a_sparse_buffer():
+    class Averaging(nn.Linear):
+        def __init__(self):
+            super().__init__(INPUTS, CLASSES)
+            self.register_buffer("mixing", (2 * torch.eye(INPUTS)).to_sparse())
+
+        def forward(self, inputs):
+            return super().forward((self.mixing @ inputs.T).T)
+
+    model = filled_real(Averaging())
+    result = estimated(model, engine="plain")
+    assert result.init_loss == pytest.approx(at_centre(model), rel=1e-6)
+
+
+def test_a_module_of_torch_jit_is_refused():
+    model = filled(nn.Linear(INPUTS, CLASSES))
+    with warnings.catch_warnings(action="ignore"):  # deprecated by PyTorch
+        traced = torch.jit.trace(model, data()[0])
+    refused("model: is a torch.jit module", nn.Sequential(traced))
+
+
+def test_inference_mode_is_refused():
+    model = filled(nn.Linear(INPUTS, CLASSES))
+    with torch.inference_mode():
+        refused("torch.inference_mode(): is on", model)
+
+
+def test_a_device_without_numbers_is_refused():
+    refused("devices: 'meta' computes nothing", filled(nn.Linear(INPUTS, CLASSES)), devices="meta")
+
+
+class Sum(nn.Linear):
+    def forward(self, a, b):
+        return super().forward(a + b)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+def test_a_pair_of_a_models_arguments_and_the_targets(kind, stream):
+    inputs, labels = data()
+    parts = inputs - 1, numbers(EXAMPLES, INPUTS) * 0 + 1
+    given = (parts if kind == "tuple" else dict(zip("ba", parts, strict=True))), labels
+    model = filled(Sum(INPUTS, CLASSES))
+    other = filled(nn.Linear(INPUTS, CLASSES))
+    one = estimated(model, given, stream=stream, engine="plain")
+    two = estimated(other, engine="plain")
+    torch.testing.assert_close(one.trace.loss, two.trace.loss, rtol=1e-4, atol=1e-6)
+    refused("have 30 and 60 examples", model, (given[0], labels[:30]), stream=stream)
+
+
+def test_observables_may_name_arguments_in_another_order():
+    a, b, labels = data()[0], numbers(EXAMPLES, INPUTS), data()[1]
+    model = filled(Sum(INPUTS, CLASSES))
+    result = estimated(model, ({"a": a, "b": b}, labels), batch_size=EXAMPLES,
+                       observables={"same": ({"b": b, "a": a}, labels)})  # fmt: skip
+    same = torch.from_numpy(result.observables["same"]).mean(2)
+    torch.testing.assert_close(same, result.trace.loss, rtol=1e-5, atol=0)
+    refused(
+        "one example is inputs (5,) float32 and targets () int64 there, and inputs['a'] (5,)",
+        model, ({"a": a, "b": b}, labels), observables={"same": (a, labels)},
+    )  # fmt: skip
+
+
+def test_observables_with_a_column_for_the_loss():
+    def column(outputs, targets):
+        return cross_entropy(outputs, targets, reduction="none")[:, None]
+
+    model = filled(nn.Linear(INPUTS, CLASSES))
+    result = estimated(model, loss=column, observables={"few": data(4)})
+    assert result.observables["few"].shape[2:] == (4, 1)
+
+
+def test_observables_with_whole_targets_of_another_width():
+    def loss(outputs, targets):
+        return (outputs - targets.sum(1, keepdim=True)).square()
+
+    given = data()[0], torch.randint(3, (EXAMPLES, 2), generator=source())
+    result = estimated(filled(nn.Linear(INPUTS, 5)), given, loss, observables={"all": given})
+    assert result.observables["all"].shape[2:] == (EXAMPLES, 5)
+
+
+def test_an_empty_observable_asks_for_one_example():
+    empty = torch.zeros(0, INPUTS), torch.zeros(0).long()
+    refused("observables['few']: is empty: give at least 1", filled(nn.Linear(INPUTS, CLASSES)),
+            observables={"few": empty})  # fmt: skip

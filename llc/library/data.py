@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -124,15 +124,9 @@ def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int, least: i
             pair = unpack_tokens(batch, takes_mask) if tokens else unpacked(batch, unpack)
             parts.append(tensors_of(*pair))
     if not parts or not all(len(leaf) for part in parts for leaf in tree_flatten(part)[0]):
-        raise ValueError("data: is empty: give at least two examples")
+        raise ValueError(f"data: is empty: give at least {least} example{'s' * (least > 1)}")
     examples = _joined(pad_alike(parts) if tokens else parts)
-    counts = {len(leaf) for leaf in tree_flatten(examples)[0]}
-    if len(counts) > 1:
-        raise ValueError(
-            f"data: inputs and targets have {' and '.join(map(str, sorted(counts)))} examples: "
-            "give one target an input"
-        )
-    if examples.number < least:
+    if check_counts(examples) < least:
         raise ValueError("data: is a single example: give at least two, log n must be positive")
     return Source(examples, batch_size, tokens)
 
@@ -145,8 +139,8 @@ def _batches(data: Any) -> tuple[Iterable[Any], int | None]:
         return [data.tensors], None
     if isinstance(data, Mapping) and has_tokens(data):
         return [data], None
-    if isinstance(data, tuple | list) and data and all(map(is_array, data)):
-        return [tuple(data)], None
+    if whole(data):
+        return [data], None
     if isinstance(data, IterableDataset):
         return _collated(iter(data)), None
     items: Any = data
@@ -241,6 +235,25 @@ def _joined(parts: Sequence[Examples]) -> Examples:
         [torch.cat(leaves) for leaves in zip(*flat, strict=True)], specs[0]
     )
     return joined
+
+
+def whole(data: Any) -> bool:
+    """Whether it is all examples at once: arrays, or a pair of what the arguments are made of."""
+    if not isinstance(data, tuple | list) or not data:
+        return False
+    pair = isinstance(data, tuple) and len(data) == 2 and not has_tokens(data[1])
+    return all(map(is_array, tree_leaves(data) if pair else data))
+
+
+def check_counts(data: Any) -> int:
+    """The number of examples in arrays; raises ValueError where it is not the same in all."""
+    counts = {leaf.shape[0] if leaf.ndim else 1 for leaf in tree_leaves(data)}
+    if len(counts) > 1:
+        raise ValueError(
+            f"data: inputs and targets have {' and '.join(map(str, sorted(counts)))} examples: "
+            "give one target an input"
+        )
+    return int(counts.pop())
 
 
 def is_array(value: Any) -> bool:

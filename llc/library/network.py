@@ -94,9 +94,19 @@ def copied(model: Any, params: Any) -> Network:
     Raises: TypeError unless `model` is a module; ValueError for one that cannot be sampled, with
         the reason.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "torch.inference_mode(): is on, and nothing computed in it can have a gradient: call "
+            "this outside of it"
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={type(model).__name__} object: must be a torch.nn.Module")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ValueError(
+            "model: is a torch.jit module, whose copies have no parameters of their own: give the "
+            "torch.nn.Module that it was made from"
+        )
     for name, leaf in model.named_parameters():
         _check_leaf(name, leaf)
     _check_aliases(model)
@@ -210,7 +220,7 @@ def _check_aliases(model: nn.Module) -> None:
     spans = sorted(
         (leaf.untyped_storage().data_ptr(), *_span(leaf), name)
         for name, leaf in named
-        if leaf.numel()
+        if leaf.layout == torch.strided and leaf.numel()
     )
     for (storage, _, end, one), (other_storage, start, _, other) in pairwise(spans):
         if storage == other_storage and start < end:
