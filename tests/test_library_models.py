@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from llc import estimate_llc
+from llc.library import api
 
 
 def estimated(model, given=None, loss="cross_entropy", **rest):
@@ -376,6 +377,47 @@ def test_a_gradient_that_fails_is_one_line():
             return Doubled.apply(super().forward(inputs))
 
     refused("model: its gradient fails at w*: there is none", filled(Failing(INPUTS, CLASSES)))
+
+
+def weighted(outputs, targets):
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    return cross_entropy(outputs, targets, weight=weight, reduction="none")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": "hmc", "epsilon": "auto"},
+        {"sampler": "mala"},
+        {"epsilon": "auto", "num_draws": 4000, "batch_size": 30},
+    ],
+)
+def test_what_fails_in_float64_is_refused_where_that_is_asked_for(options, monkeypatch):
+    def sample(*_, **__):
+        raise AssertionError("a chain was started")
+
+    monkeypatch.setattr(api, "estimate_stack", sample)
+    model = filled(nn.Linear(INPUTS, CLASSES))
+    refused("model: it or the loss fails in float64", model, loss=weighted, engine="plain",
+            **options)  # fmt: skip
+
+
+def test_what_fails_in_float64_runs_in_float32():
+    model = filled(nn.Linear(INPUTS, CLASSES))
+    for options in ({}, {"epsilon": "auto", "num_draws": 1000, "batch_size": 30}):
+        assert estimated(model, loss=weighted, engine="plain", **options).init_loss > 0
+
+
+def test_half_precision_that_overflows_in_the_sum_over_a_batch_is_refused():
+    inputs, labels = 3000 * numbers(EXAMPLES, INPUTS).abs(), 0 * data()[1]
+    model, options = filled(nn.Linear(INPUTS, CLASSES)), {"autocast": torch.float16}
+    model.weight.data.mul_(1e-4)
+    options |= {"engine": "plain", "batch_size": EXAMPLES, "epsilon": 1e-12}
+    refused(
+        "autocast=torch.float16: the gradient summed over 60", model, (inputs, labels), **options
+    )
+    result = estimated(model, (inputs, labels), microbatch_size=5, **options)
+    assert torch.isfinite(result.trace.loss).all()
 
 
 def test_a_sparse_buffer():

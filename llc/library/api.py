@@ -21,11 +21,13 @@ from llc.library.precision import check_autocast, home_and_precision
 from llc.library.probe import (
     check_at_centre,
     check_engine,
+    check_float64,
+    check_half,
     compiled_where_it_pays,
     fastest_engine,
 )
 from llc.library.result import LLCEstimate, result_of
-from llc.library.settings import Settings, default_draws, sampler_for
+from llc.library.settings import Settings, default_draws, sampler_for, uses_float64
 from llc.library.stacked import LibraryLoss
 from llc.library.streaming import streamed
 from llc.library.tokens import next_token_loss, token_losses
@@ -167,10 +169,13 @@ def estimate_llc(
         chosen, why = fastest_engine(bound, together, size)
     else:
         check_engine(bound, chosen, together, size)
+    bound = bound.run_by(chosen)
+    if autocast is not None:
+        check_half(bound, size)
+    if uses_float64(sampler_config, sgld, bound.num_examples, count(bound.shapes)):
+        check_float64(bound, sampler_config.name)
     steps = sgld.num_steps * -(-settings.num_chains // together)
-    bound, compiling, words = compiled_where_it_pays(
-        bound.run_by(chosen), settings.compile, together, size, steps
-    )
+    bound, compiling, words = compiled_where_it_pays(bound, settings.compile, together, size, steps)
     notes = (MEAN_NOTE,) * objective.mean + (words,) * bool(compiling.trouble)
     stacks = Places(bound, places, settings.chains_per_stack)
     observed = None

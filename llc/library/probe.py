@@ -1,8 +1,10 @@
 """What runs fastest, tried at w* before any chain starts."""
 
+from collections.abc import Callable
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from llc.library.compiling import WORTH, Compiling
 from llc.library.engines import ENGINES
@@ -10,6 +12,7 @@ from llc.library.stacked import LibraryLoss
 from llc.library.words import first_line
 from llc.params import Layout, repeat
 
+FEW = 4  # examples
 TRIALS = 2  # timed gradients of each engine, after one that warms it up
 
 
@@ -26,6 +29,31 @@ def check_at_centre(loss: LibraryLoss) -> None:
             f"loss: is {float(losses[bad[0]])} at w*{where}: λ̂ needs a finite loss there; look at "
             "the data and the weights"
         )
+
+
+def check_half(loss: LibraryLoss, batch_size: int) -> None:
+    """Raise ValueError where half precision overflows in the gradient of a batch at w*."""
+    run, gradient = _trial(loss, 1, batch_size)
+    run()
+    if not bool(gradient.isfinite().all()):
+        raise ValueError(
+            f"autocast={loss.network.autocast}: the gradient summed over {loss.at_once} examples "
+            "overflows at w*: use torch.bfloat16, or give a smaller microbatch_size"
+        )
+
+
+def check_float64(loss: LibraryLoss, sampler: str) -> None:
+    """Raise ValueError where model or loss cannot be evaluated in float64."""
+    few = next(loss.data.parts(min(FEW, loss.num_examples)))
+    try:
+        loss.on(few).losses({name: leaf.double() for name, leaf in loss.centre.items()})
+    except Exception as error:
+        remedy = "give epsilon a number" if sampler == "sgld" else "take another sampler"
+        raise ValueError(
+            f"model: it or the loss fails in float64 ({first_line(error)}), in which "
+            f"sampler={sampler!r} takes losses here: let what they compute with follow their "
+            f"inputs (weight.to(outputs.dtype) for weight, no .float()), or {remedy}"
+        ) from error
 
 
 def fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[str, str]:
@@ -81,16 +109,22 @@ def compiled_where_it_pays(
 
 def time_gradient(own: LibraryLoss, chains: int, batch_size: int) -> float:
     """Seconds for a gradient of `chains` chains at w*, on the same batch."""
+    run, gradient = _trial(own, chains, batch_size)
+    seconds = []
+    for _ in range(1 + TRIALS):
+        started = perf_counter()
+        run()
+        float(gradient[0])  # waits for the device
+        seconds.append(perf_counter() - started)
+    return min(seconds[1:])
+
+
+def _trial(own: LibraryLoss, chains: int, batch_size: int) -> tuple[Callable[[], None], Tensor]:
+    """A function that adds the gradient of `chains` chains at w* to a flat tensor, and that."""
     layout = Layout(own.shapes, chains)
     weights = layout.pack(repeat(own.centre, chains))
     out = layout.stack(torch.zeros_like(weights.flat))
     indices = torch.arange(batch_size, dtype=torch.int32, device=weights.flat.device)
     block = own.block(weights.leaves, own.reference(own.centre), 1)
     block.load(1, indices.expand(1, chains, -1) if batch_size < own.num_examples else None)
-    seconds = []
-    for _ in range(1 + TRIALS):
-        started = perf_counter()
-        block.add_gradient(0, weights.leaves, out.leaves, 1.0)
-        float(out.flat[0])  # waits for the device
-        seconds.append(perf_counter() - started)
-    return min(seconds[1:])
+    return lambda: block.add_gradient(0, weights.leaves, out.leaves, 1.0), out.flat
