@@ -362,6 +362,14 @@ def test_experts_that_the_first_examples_do_not_reach():
     assert result.num_free == 8 * CLASSES * (INPUTS + 1)
 
 
+def test_a_model_that_fails_is_one_line():
+    class Failing(nn.Linear):
+        def forward(self, inputs):
+            raise RuntimeError("no\nat all")
+
+    refused("model: fails on a batch of the data: no", filled(Failing(INPUTS, CLASSES)))
+
+
 def test_a_gradient_that_fails_is_one_line():
     class Doubled(torch.autograd.Function):
         @staticmethod

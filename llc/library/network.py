@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from llc.library.outputs import mapped, same
 from llc.library.selection import Free, select_free
+from llc.library.words import first_line
 from llc.params import Layout, Params, Shapes
 
 HALF = (torch.float16, torch.bfloat16)
@@ -189,8 +190,8 @@ def _copy(model: nn.Module, *, with_hooks: bool) -> nn.Module:
         return deepcopy(model, nothing)
     except Exception as error:
         raise ValueError(
-            f"model: cannot be copied ({error}): chains run on a deep copy; tensors kept as "
-            "attributes must be detached, parameters or buffers"
+            f"model: cannot be copied ({first_line(error)}): chains run on a deep copy; tensors "
+            "kept as attributes must be detached, parameters or buffers"
         ) from error
 
 

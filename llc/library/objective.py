@@ -53,7 +53,7 @@ def _outputs(network: Network, inputs: Any) -> Any:
         with torch.no_grad():
             return network.call(inputs)
     except Exception as error:
-        raise ValueError(f"model: fails on a batch of the data: {error}") from error
+        raise ValueError(f"model: fails on a batch of the data: {first_line(error)}") from error
 
 
 def _values(loss: Loss, outputs: Any, batch: Examples) -> Tensor:
@@ -63,7 +63,8 @@ def _values(loss: Loss, outputs: Any, batch: Examples) -> Tensor:
     except Exception as error:
         shapes = ", ".join(str(tuple(one.shape)) for one in tensors(outputs))
         raise ValueError(
-            f"loss: fails on outputs {shapes or type(outputs).__name__} of the model: {error}"
+            f"loss: fails on outputs {shapes or type(outputs).__name__} of the model: "
+            f"{first_line(error)}"
         ) from error
     if not isinstance(values, Tensor) or not values.is_floating_point():
         kind = values.dtype if isinstance(values, Tensor) else type(values).__name__

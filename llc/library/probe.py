@@ -21,7 +21,7 @@ def check_at_centre(loss: LibraryLoss) -> None:
     try:
         losses = loss.reference(loss.centre)[0]
     except Exception as error:
-        raise ValueError(f"model: fails on a batch of the data: {error}") from error
+        raise ValueError(f"model: fails on a batch of the data: {first_line(error)}") from error
     bad = (~losses.isfinite()).nonzero().flatten()
     if len(bad):
         where = "" if loss.objective.mean else f" at example {int(bad[0])} ({len(bad)} in all)"
