@@ -159,7 +159,7 @@ def estimate_llc(
     # On another copy: a model may keep activations with their graph, which cannot be copied again.
     looked_at = network.to(places[0], precision)
     objective = objective_of(model, looked_at, examples, _loss(loss, source), at_once)
-    check_hooks(model, looked_at, next(examples.parts(2)).inputs)
+    check_hooks(model, looked_at, next(examples.parts(2)).map(torch.clone).inputs)
     del looked_at
     network.autocast = autocast
     bound = LibraryLoss(network, examples, objective, at_once, "plain")
@@ -172,7 +172,7 @@ def estimate_llc(
         check_engine(bound, chosen, together, size)
     bound = bound.run_by(chosen)
     if autocast is not None:
-        check_half(bound, size)
+        check_half(bound, together, size)
     if uses_float64(sampler_config, sgld, bound.num_examples, count(bound.shapes)):
         check_float64(bound, sampler_config.name)
     steps = sgld.num_steps * -(-settings.num_chains // together)

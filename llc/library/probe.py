@@ -31,9 +31,9 @@ def check_at_centre(loss: LibraryLoss) -> None:
         )
 
 
-def check_half(loss: LibraryLoss, batch_size: int) -> None:
+def check_half(loss: LibraryLoss, chains: int, batch_size: int) -> None:
     """Raise ValueError where half precision overflows in the gradient of a batch at w*."""
-    run, gradient = _trial(loss, 1, batch_size)
+    run, gradient = _trial(loss, chains, batch_size)
     run()
     if not bool(gradient.isfinite().all()):
         raise ValueError(
