@@ -449,6 +449,14 @@ def test_a_module_of_torch_jit_is_refused():
     refused("model: is a torch.jit module", nn.Sequential(traced))
 
 
+def test_without_gradients_around_it_runs_the_same():
+    model = filled(nn.Linear(INPUTS, CLASSES))
+    one = estimated(model, engine="plain")
+    with torch.no_grad():
+        two = estimated(model, engine="plain")
+    assert torch.equal(one.trace.loss, two.trace.loss)
+
+
 def test_inference_mode_is_refused():
     model = filled(nn.Linear(INPUTS, CLASSES))
     with torch.inference_mode():

@@ -165,7 +165,9 @@ def _gradients(network: Network, losses: Tensor) -> dict[str, Tensor | None]:
     leaves = dict(network.module.named_parameters())
     free = [leaves[name] for name in network.free]
     try:
-        grads = torch.autograd.grad(losses.sum(), free, allow_unused=True)
+        with torch.enable_grad():
+            total = losses.sum()
+        grads = torch.autograd.grad(total, free, allow_unused=True)
     except Exception as error:
         raise ValueError(f"model: its gradient fails at w*: {first_line(error)}") from error
     return dict(zip(network.free, grads, strict=True))
