@@ -11,18 +11,16 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from llc.library.arrays import check_counts, whole, words
 from llc.library.data import (
     KINDS,
     Examples,
     Source,
     Unpack,
-    check_counts,
     collated,
     in_order,
     tensors_of,
     unpacked,
-    whole,
-    words,
 )
 from llc.library.tokens import has_tokens, unpack_tokens
 
