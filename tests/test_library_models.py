@@ -306,6 +306,20 @@ def test_minus_infinity_among_the_logits_hides_nothing():
     )
 
 
+def test_logits_may_be_masked_by_example():
+    """What a label that is another example's would cost is no matter."""
+
+    class Allowing(nn.Linear):
+        def forward(self, inputs):
+            logits = super().forward(inputs[:, 1:])
+            return logits.masked_fill(torch.arange(CLASSES) == inputs[:, :1], -torch.inf)
+
+    inputs, labels = data()
+    inputs[:, 0] = (labels + 1) % CLASSES
+    result = estimated(filled(Allowing(INPUTS - 1, CLASSES)), (inputs, labels))
+    assert torch.isfinite(result.trace.loss).all()
+
+
 def test_a_mask_among_the_outputs():
     class Telling(nn.Linear):
         def forward(self, inputs):

@@ -34,6 +34,10 @@ def objective_of(
         check_classes(outputs, few.targets)
     values = _values(loss, outputs, few)
     watch.check()
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            "loss: is not finite at w* on the first examples: look at the data and the weights"
+        )
     objective = Objective(loss, mean=values.dim() == 0)
     if not same(_outputs(network, few.inputs), _outputs(network, few.inputs)):
         raise ValueError(
@@ -74,10 +78,6 @@ def _values(loss: Loss, outputs: Any, batch: Examples) -> Tensor:
             f"loss: returned {tuple(values.shape)} for {batch.number} examples: must be one value "
             "an example (B,), one a token (B, T), or their mean"
         )
-    if not bool(values.isfinite().all()):
-        raise ValueError(
-            "loss: is not finite at w* on the first examples: look at the data and the weights"
-        )
     return values
 
 
@@ -93,11 +93,8 @@ def _check_mean(network: Network, few: Examples, loss: Loss, value: Tensor) -> N
 
 
 def _check_apart(network: Network, few: Examples, objective: Objective) -> None:
-    """An example's loss does not depend on the others in the batch.
-
-    With another's target, since its own may be met but for rounding.
-    """
-    few = few._replace(targets=tree_map(lambda t: t.roll(1, 0), few.targets))
+    """An example's loss does not depend on the others in the batch."""
+    few = _swapped(few)
 
     def losses(batch: Examples) -> Tensor:
         values = _values(objective.loss, _outputs(network, batch.inputs), batch)
@@ -112,6 +109,11 @@ def _check_apart(network: Network, few: Examples, objective: Objective) -> None:
         )
 
 
+def _swapped(few: Examples) -> Examples:
+    """Each with another's target, since its own may be met but for rounding."""
+    return few._replace(targets=tree_map(lambda t: t.roll(1, 0), few.targets))
+
+
 def _check_gradients(
     model: nn.Module,
     network: Network,
@@ -120,17 +122,18 @@ def _check_gradients(
     objective: Objective,
     at_once: int,
 ) -> None:
+    other = _swapped(few)
     with torch.no_grad():
-        without = objective(network.call(few.inputs), few.targets, few.number)
-    losses = _differentiable(network, few, objective)
-    if not alike(losses.detach(), without):
+        without = objective(network.call(other.inputs), other.targets, other.number)
+    if not alike(_differentiable(network, other, objective).detach(), without):
         raise ValueError(
             "model: gives other losses with gradients than without, so that L(w) and L(w*) would "
             "not be of the same function: let forward not ask torch.is_grad_enabled()"
         )
+    losses = _differentiable(network, few, objective)
     _check_own(model, losses)
     grads = _gradients(network, losses)
-    if None in grads.values():  # parts that a few examples do not reach
+    if any(grad is None for grad in grads.values()):  # parts that a few examples do not reach
         batch = next(data.parts(min(at_once, data.number)))
         grads = _gradients(network, _differentiable(network, batch, objective))
     missing = [name for name, grad in grads.items() if grad is None]
