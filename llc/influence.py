@@ -131,12 +131,15 @@ def _correlation(a: Array, b: Array) -> Array:
 
 def _deviations(trace: Array) -> Array:
     """Rows (·, A) of a trace (C, T, A) whose products sum to Σ̂: draws off their chain's mean, means
-    off their mean."""
+    off their mean. Exactly 0 for an entry that does not vary: sums round, and its means are not
+    quite it."""
     chains, draws, entries = trace.shape
     means = trace.mean(1)
-    within: Array = (trace - means[:, None]).reshape(-1, entries)
+    rows: Array = (trace - means[:, None]).reshape(-1, entries)
     if chains == 1:
-        within /= np.sqrt(draws - 1)
-        return within
-    between = means - means.mean(0)
-    return np.concatenate([within / np.sqrt(chains * draws), between / np.sqrt(chains - 1)])
+        rows /= np.sqrt(draws - 1)
+    else:
+        between = means - means.mean(0)
+        rows = np.concatenate([rows / np.sqrt(chains * draws), between / np.sqrt(chains - 1)])
+    rows[:, (trace == trace[0, 0]).all((0, 1))] = 0
+    return rows

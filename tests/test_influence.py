@@ -197,7 +197,18 @@ def test_nan_stays_where_it_is():
     for found in (covariance(a, b), correlation(a, b), susceptibility(a, b, b)):
         assert np.isnan(found.value).tolist() == [False, True, False, False]
         assert np.isnan(found.error).tolist() == [False, True, False, False]
-    assert np.isnan(correlation(np.ones((2, 9)), b[:2, :9]).value)
+
+
+@pytest.mark.parametrize("draws", [9, 30, 100, 333])
+@pytest.mark.parametrize("chains", [1, 4])
+@pytest.mark.parametrize("value", [1.0, 0.1, 1 / 3])
+def test_what_does_not_vary_has_no_correlation(value, chains, draws):
+    """Whatever the mean of so many equal numbers rounds to."""
+    constant = np.full((chains, draws), value)
+    b = generator(9).normal(size=(chains, draws))
+    for other in (b, constant):
+        assert covariance(constant, other).value == 0
+        assert np.isnan(correlation(constant, other).value)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ UNFIT = "data: examples cannot be put into a batch"
         (f"{UNFIT} ('input_ids')", [{"input_ids": [1, 2]}, {"ids": [1, 2]}]),
         ("found <class 'object'>", [(object(), 0)] * 8),
         ("model: fails on a batch of the data", (numbers(EXAMPLES, 9), data()[1])),
-        ("loss: fails on outputs (4, 3)", (data()[0], numbers(EXAMPLES, 8))),
+        ("returns (4, 3) for targets (4, 8) torch.float32", (data()[0], numbers(EXAMPLES, 8))),
         ("data: model or loss fail on a batch of it: Target 3", (data()[0], BEYOND)),
     ],
 )  # fmt: skip
@@ -243,6 +243,7 @@ def each(outputs, targets):
 @pytest.mark.parametrize(
     ("message", "loss"),
     [
+        ("loss: fails on outputs (4, 3)", lambda out, y: out @ out),
         ("loss: has no gradient", lambda out, y: each(out.detach(), y)),
         ("loss: returned float", lambda out, y: 1.0),
         ("loss: returned torch.int64", lambda out, y: y),

@@ -123,12 +123,25 @@ class Endless(IterableDataset):
             "stream=True: this DataLoader decides itself",
         ),
         (Pairs(*data(), noise=0.1), "data: example 0 comes out different each time"),
+        ((data()[0][:30], data()[1]), "inputs and targets have 30 and 60 examples"),
         (TensorDataset(numbers(1, 5), torch.zeros(1).long()), "data: is empty or a single example"),
     ],
 )
 def test_what_cannot_be_streamed(given, message):
     with pytest.raises(ValueError, match=message):
         estimate_llc(classifier(), given, stream=True, **SMALL)
+
+
+class Drawing(Pairs):
+    def __getitem__(self, index):
+        torch.rand(())
+        return super().__getitem__(index)
+
+
+def test_the_global_generator_is_as_it_was():
+    model, state = classifier(), torch.get_rng_state()
+    estimate_llc(model, Drawing(*data()), stream=True, **SMALL)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_data_without_indices_cannot_be_streamed():

@@ -51,15 +51,16 @@ def estimate_llc(
     requires_grad stay as they are, and it has no hooks.
 
     model: any module. data: a pair (inputs, targets) of tensors, a Dataset, a DataLoader (its data
-    set is read once, in order), or anything whose items have `input_ids`; `unpack(batch)` makes
-    (inputs, targets) of other batches. Inputs that are a tuple or a dict are the model's arguments.
+    set is read once, in order unless it has a sampler of its own), or anything whose items have
+    `input_ids`; `unpack(batch)` makes (inputs, targets) of other batches. Inputs that are a tuple
+    or a dict are the model's arguments.
     loss: (outputs, targets) -> one value an example (B,), or one a token (B, T), which count by
     their mean; 'cross_entropy' is that of class labels, and with `input_ids` of the next token,
     the mean over all tokens that are not padding. A scalar is taken for the batch's mean; then
     L(w*) is not taken on each draw's own examples, and λ̂ is noisier.
     nbeta: nβ, n/log n where None. num_chains, num_draws: chains, and recorded draws of each, every
-    `thin`-th step (None: 2000, fewer of samplers whose draws cost more); the first `burn_in` of the
-    draws (None: half) do not count.
+    `thin`-th step (None: 2000, of sghmc and sgnht 5000, fewer where a draw costs more); the first
+    `burn_in` of the draws (None: half) do not count.
     batch_size: examples a step; all of them: n. microbatch_size: examples that go through the
     model at once, all of a batch where None: a step's gradient is then summed over its parts, which
     bounds activations and changes nothing but rounding.

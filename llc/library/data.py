@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -22,6 +21,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from llc.library.arrays import check_counts, is_array, whole, words
 from llc.library.tokens import collate_tokens, has_tokens, pad_alike, unpack_tokens
 from llc.library.words import first_line
 from llc.streams import Stream, drawing_from, generator
@@ -125,15 +125,9 @@ def read(data: Any, unpack: Unpack | None, takes_mask: bool, seed: int, least: i
             pair = unpack_tokens(batch, takes_mask) if tokens else unpacked(batch, unpack)
             parts.append(tensors_of(*pair))
     if not parts or not all(len(leaf) for part in parts for leaf in tree_flatten(part)[0]):
-        raise ValueError("data: is empty: give at least two examples")
+        raise ValueError(f"data: is empty: give at least {least} example{'s' * (least > 1)}")
     examples = _joined(pad_alike(parts) if tokens else parts)
-    counts = {len(leaf) for leaf in tree_flatten(examples)[0]}
-    if len(counts) > 1:
-        raise ValueError(
-            f"data: inputs and targets have {' and '.join(map(str, sorted(counts)))} examples: "
-            "give one target an input"
-        )
-    if examples.number < least:
+    if check_counts(examples) < least:
         raise ValueError("data: is a single example: give at least two, log n must be positive")
     return Source(examples, batch_size, tokens)
 
@@ -146,8 +140,8 @@ def _batches(data: Any) -> tuple[Iterable[Any], int | None]:
         return [data.tensors], None
     if isinstance(data, Mapping) and has_tokens(data):
         return [data], None
-    if isinstance(data, tuple | list) and data and all(map(is_array, data)):
-        return [tuple(data)], None
+    if whole(data):
+        return [data], None
     if isinstance(data, IterableDataset):
         return _collated(iter(data)), None
     items: Any = data
@@ -263,21 +257,5 @@ def _joined(parts: Sequence[Examples]) -> Examples:
     return joined
 
 
-def is_array(value: Any) -> bool:
-    """Whether it is a tensor, or one of NumPy's."""
-    return isinstance(value, Tensor | np.ndarray)
-
-
 def _shapes(leaves: Sequence[Tensor]) -> str:
     return " and ".join(str(tuple(leaf.shape[1:])) for leaf in leaves)
-
-
-def words(value: Any) -> str:
-    """What `value` is, in a few words."""
-    if isinstance(value, Mapping):
-        return f"a {type(value).__name__} with keys {', '.join(map(repr, value))}"
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)}"
-    return f"{type(value).__name__} object"

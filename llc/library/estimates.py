@@ -4,32 +4,36 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from llc.checkpoints import Keeper
 from llc.companions import CHECK_PERIOD
-from llc.config import SamplerConfig, SGLDConfig, as_plain, parse
+from llc.config import SamplerConfig, parse
 from llc.diagnostics import Estimate
 from llc.estimate import estimate_stack
+from llc.library.attention import without_fast_path
 from llc.library.data import AT_ONCE, Source, read
 from llc.library.losses import Loss, cross_entropy
 from llc.library.network import check_hooks, copied, takes
+from llc.library.objective import objective_of
 from llc.library.observables import Observables, read_observables
 from llc.library.places import Places, fitting, pick_devices, shared_out, stack_size
+from llc.library.plans import Plan, plan_of
 from llc.library.precision import check_autocast, home_and_precision
 from llc.library.probe import (
     check_at_centre,
     check_engine,
+    check_float64,
+    check_half,
     compiled_where_it_pays,
     fastest_engine,
-    objective_of,
 )
 from llc.library.result import LLCEstimate, result_of
-from llc.library.resuming import digest, kept_in
-from llc.library.settings import Settings, default_draws, sampler_for
+from llc.library.resuming import call_of, kept_in
+from llc.library.settings import Settings, default_draws, uses_float64
 from llc.library.stacked import LibraryLoss
 from llc.library.streaming import streamed
 from llc.library.tokens import next_token_loss, token_losses
@@ -37,26 +41,11 @@ from llc.params import count, unstack
 from llc.points import Point, estimate_points
 from llc.sampling import Observe
 
-POINT = ("epsilon", "gamma", "nbeta")
 ENOUGH_LOOKS = 500  # of a run, at acceptance and gradient norm: means of that many are known well
 MEAN_NOTE = "mean-reduced loss: baseline not shared"
 
 
-class Plan(NamedTuple):
-    """How one point is sampled."""
-
-    settings: Settings
-    sgld: SGLDConfig
-    sampler: SamplerConfig
-    reason: str  # where the sampler was 'auto'
-
-    @property
-    def shares(self) -> bool:
-        """Whether chains of other such points may lie in its stacks: SGLD's, whose ε is given."""
-        plain = self.sampler.preconditioner in (None, "none")
-        return self.sampler.name == "sgld" and plain and self.sgld.epsilon != "auto"
-
-
+@without_fast_path()
 def estimates(
     points: Sequence[Mapping[str, Any]],
     model: nn.Module,
@@ -96,17 +85,21 @@ def estimates(
         else read(data, unpack, takes_mask, settings.seed)
     )
     sets = read_observables(observables, unpack, takes_mask, settings.seed, source)
-    size = settings.batch_size_for(source.examples.number, source.batch_size)
+    number = source.examples.number
+    size = settings.batch_size_for(number, source.batch_size)
     plans = [
-        _plan(own, sampler, num_draws is None, source, size, count(network.shapes), stream)
+        plan_of(own, sampler, num_draws is None, number, size, count(network.shapes), stream)
         for own in several
     ]
     network = network.to(places[0], precision)
     examples = source.examples.to(places[0], precision)
-    objective = objective_of(network, examples, _loss(loss, source))
-    check_hooks(model, network, next(examples.parts(2)).inputs)
-    network.autocast = autocast
     at_once = min(size, settings.microbatch_size or size)
+    # On another copy: a model may keep activations with their graph, which cannot be copied again.
+    looked_at = network.to(places[0], precision)
+    objective = objective_of(model, looked_at, examples, _loss(loss, source), at_once)
+    check_hooks(model, looked_at, next(examples.parts(2)).map(torch.clone).inputs)
+    del looked_at
+    network.autocast = autocast
     bound = LibraryLoss(network, examples, objective, at_once, "plain")
     check_at_centre(bound)
     room = (settings.chains_per_stack or fitting(bound)) // settings.num_chains * len(places)
@@ -121,13 +114,13 @@ def estimates(
         warnings.warn(
             "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
             "examples and λ̂ is noisier: return one value an example (reduction='none')",
-            stacklevel=3,
+            stacklevel=4,  # of the caller, outside of the decorator
         )
     found: dict[int, Estimate] = {}
-    with kept_in(checkpoint, _call(bound, plans, companions, sets)) as keeper:
+    with kept_in(checkpoint, call_of(bound, plans, companions, sets)) as keeper:
         if settings.engine == "auto":
             settings = replace(settings, engine=keeper.kept("engine") or "auto")
-        bound, about = _on_engine(bound, settings, together, size, steps)
+        bound, about = _on_engine(bound, settings, plans, together, size, steps)
         keeper.keep("engine", about["engine"])
         stacks = Places(bound, places, settings.chains_per_stack)
         observed = None
@@ -154,60 +147,37 @@ def estimates(
     ]
 
 
-def _call(
-    loss: LibraryLoss, plans: Sequence[Plan], companions: bool, sets: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a checkpoint must have been left by; L(w*) stands for the data."""
-    first = plans[0]
-    given = as_plain(replace(first.settings, engine="auto", compile=False))
-    return {
-        **{name: value for name, value in given.items() if name not in POINT},
-        "points": [[getattr(plan.settings, name) for name in POINT] for plan in plans],
-        "sampler": as_plain(first.sampler),
-        "companions": companions,
-        "observables": sorted(sets),
-        "model": digest(loss.centre),
-        "data": [loss.num_examples, f"{float(loss.full_data(loss.centre)[0]):.6g}"],
-    }
-
-
 def _on_engine(
-    loss: LibraryLoss, settings: Settings, together: int, size: int, steps: int
+    loss: LibraryLoss,
+    settings: Settings,
+    plans: Sequence[Plan],
+    together: int,
+    size: int,
+    steps: int,
 ) -> tuple[LibraryLoss, dict[str, Any]]:
-    """The loss on the engine asked for or the fastest, and what a result says about it."""
+    """The loss on the engine asked for or the fastest, and what a result says about it.
+
+    Raises: ValueError where it fails on this engine, in half precision or in the float64 of a plan.
+    """
     chosen, why = settings.engine, ""
     if chosen == "auto":
         chosen, why = fastest_engine(loss, together, size)
     else:
         check_engine(loss, chosen, together, size)
-    loss, compiling, words = compiled_where_it_pays(
-        loss.run_by(chosen), settings.compile, together, size, steps
-    )
+    loss = loss.run_by(chosen)
+    if loss.network.autocast is not None:
+        check_half(loss, together, size)
+    for plan in plans:
+        if uses_float64(plan.sampler, plan.sgld, loss.num_examples, count(loss.shapes)):
+            check_float64(loss, plan.sampler.name)
+            break
+    loss, compiling, words = compiled_where_it_pays(loss, settings.compile, together, size, steps)
     return loss, {
         "engine": chosen,
         "engine_reason": "; ".join(filter(None, (why, words))),
         "compile_seconds": compiling.seconds,
         "notes": (MEAN_NOTE,) * loss.objective.mean + (words,) * bool(compiling.trouble),
     }
-
-
-def _plan(
-    settings: Settings,
-    sampler: str | SamplerConfig,
-    usual_draws: bool,
-    source: Source,
-    size: int,
-    free: int,
-    stream: bool,
-) -> Plan:
-    """How to sample with batches of `size`."""
-    number, reason = source.examples.number, ""
-    if sampler == "auto":
-        sampler, reason = sampler_for(number, free, settings, stream)
-        if usual_draws:
-            settings = replace(settings, num_draws=default_draws(sampler))
-            settings.check()
-    return Plan(settings, *settings.configs(sampler, number, size), reason)
 
 
 def _sampled(

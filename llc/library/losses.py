@@ -17,11 +17,30 @@ def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
     Logits (B, K) with labels (B,) or probabilities (B, K); (B, K, …) with labels (B, …), as PyTorch
     has it; or (B, …, K) with labels (B, …).
     """
-    logits = logits_of(outputs)
-    last = logits.shape[:-1] == targets.shape != logits.shape[:1] + logits.shape[2:]
     return functional.cross_entropy(
-        logits.movedim(-1, 1) if last and logits.dim() > 2 else logits, targets, reduction="none"
+        _classes_second(logits_of(outputs), targets), targets, reduction="none"
     )
+
+
+def check_classes(outputs: Any, targets: Any) -> None:
+    """Raise ValueError for what has no classes, of which `cross_entropy` would make a number."""
+    logits = logits_of(outputs)
+    if not isinstance(targets, Tensor):
+        return
+    logits, real = _classes_second(logits, targets), targets.is_floating_point()
+    chances = targets.shape == logits.shape and not bool((targets < 0).any())
+    if logits.dim() < 2 or logits.shape[1] < 2 or (real and not chances):
+        raise ValueError(
+            f"loss='cross_entropy': is that of classes, and the model returns "
+            f"{tuple(logits.shape)} for targets {tuple(targets.shape)} {targets.dtype}: give a "
+            "loss, for regression loss=lambda outputs, targets: (outputs - targets).square()"
+        )
+
+
+def _classes_second(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits (B, K, …), whichever axis they came with their classes on."""
+    last = logits.shape[:-1] == targets.shape != logits.shape[:1] + logits.shape[2:]
+    return logits.movedim(-1, 1) if last and logits.dim() > 2 else logits
 
 
 class Objective:
@@ -35,7 +54,10 @@ class Objective:
         self.loss, self.mean = loss, mean
 
     def __call__(self, outputs: Any, targets: Any, count: int) -> Tensor:
-        values = self.loss(outputs, targets)
+        return self.of_each(self.loss(outputs, targets), count)
+
+    def of_each(self, values: Tensor, count: int) -> Tensor:
+        """What the loss returned -> (B,), or (B, T) for `Each`."""
         if self.mean:
             return values.expand(count)
         return values.flatten(1).mean(1) if values.dim() > 1 else values
@@ -47,6 +69,5 @@ class Each(Objective):
     def __init__(self, loss: Loss) -> None:
         super().__init__(loss, mean=False)
 
-    def __call__(self, outputs: Any, targets: Any, count: int) -> Tensor:
-        values = self.loss(outputs, targets)
+    def of_each(self, values: Tensor, count: int) -> Tensor:
         return values.flatten(1) if values.dim() > 1 else values

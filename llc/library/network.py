@@ -4,7 +4,6 @@ The model itself is read, never written: not its parameters, buffers, gradients,
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from copy import deepcopy
 from inspect import signature
 from itertools import pairwise
@@ -14,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_map
 
+from llc.library.outputs import mapped, same
 from llc.library.selection import Free, select_free
+from llc.library.words import first_line
 from llc.params import Layout, Params, Shapes
 
 HALF = (torch.float16, torch.bfloat16)
-ALIKE = 1e-3  # relative difference that rounding does not explain
 HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -61,7 +60,7 @@ class Network:
         return centre
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Network":
-        """The same network elsewhere, its floating-point numbers in that precision.
+        """The same network elsewhere, in that precision: see `moved`.
 
         It is a copy but for parameters that are there already: no engine writes into them, except
         where only some of their entries are free.
@@ -71,7 +70,7 @@ class Network:
             for name, leaf in self.module.named_parameters()
             if self.free.get(name) is None and type(leaf) is nn.Parameter
         }
-        module = deepcopy(self.module, shared).to(device=device, dtype=dtype)
+        module = moved(deepcopy(self.module, shared), device, dtype)
         free = {name: None if i is None else i.to(device) for name, i in self.free.items()}
         return Network(module, free, self.autocast)
 
@@ -87,7 +86,7 @@ class Network:
         # What is cast is never looked up again: the weights change from call to call.
         with torch.autocast(kind, self.autocast, cache_enabled=False):
             outputs = call(self.module, inputs, leaves)
-        return tree_map(lambda t: t.float() if _is_half(t) else t, outputs)
+        return mapped(lambda t: t.float() if t.dtype in HALF else t, outputs)
 
 
 def copied(model: Any, params: Any) -> Network:
@@ -96,9 +95,19 @@ def copied(model: Any, params: Any) -> Network:
     Raises: TypeError unless `model` is a module; ValueError for one that cannot be sampled, with
         the reason.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "torch.inference_mode(): is on, and nothing computed in it can have a gradient: call "
+            "this outside of it"
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={type(model).__name__} object: must be a torch.nn.Module")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ValueError(
+            "model: is a torch.jit module, whose copies have no parameters of their own: give the "
+            "torch.nn.Module that it was made from"
+        )
     for name, leaf in model.named_parameters():
         _check_leaf(name, leaf)
     _check_aliases(model)
@@ -119,16 +128,28 @@ def check_hooks(model: nn.Module, network: Network, inputs: Any) -> None:
     if not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()):
         return
     hooked = _copy(getattr(model, "_orig_mod", model), with_hooks=True).eval()
-    like = next(network.module.parameters())
-    hooked.to(device=like.device, dtype=like.dtype)
+    like = next(one for one in network.module.parameters() if one.is_floating_point())
+    moved(hooked, like.device, like.dtype)
     with torch.no_grad():
-        ours, theirs = ([*tensors(call(one, inputs))] for one in (network.module, hooked))
-    same = len(ours) == len(theirs) and all(map(alike, ours, theirs))
-    if not same:
+        unchanged = same(call(network.module, inputs), call(hooked, inputs))
+    if not unchanged:
         raise ValueError(
             "model: has forward hooks that change its outputs, and chains run without hooks: "
             "remove them, or move what they compute into forward or a parametrization"
         )
+
+
+def moved(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """`module` itself on another device, the numbers it computes with in another precision.
+
+    Those are its real parameters, and buffers of the same kind as one of them. What it holds
+    besides keeps its kind: complex rotations, a table in float64.
+    """
+    kinds = {leaf.dtype for leaf in module.parameters() if leaf.is_floating_point()}
+    module._apply(  # type: ignore[no-untyped-call]
+        lambda t: t.to(device, dtype if t.dtype in kinds else t.dtype)
+    )
+    return module
 
 
 def takes(model: nn.Module, name: str) -> bool:
@@ -143,28 +164,6 @@ def call(module: nn.Module, inputs: Any, leaves: Params | None = None) -> Any:
     if leaves is None:
         return module(*several, **named)
     return functional_call(module, leaves, several, named)
-
-
-def _is_half(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dtype in HALF
-
-
-def tensors(outputs: Any) -> Iterator[Tensor]:
-    """The tensors in whatever a model returns."""
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, dict):
-        for value in outputs.values():
-            yield from tensors(value)
-    elif isinstance(outputs, tuple | list):
-        for value in outputs:
-            yield from tensors(value)
-
-
-def alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same but for rounding."""
-    scale = float(one.abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, other, rtol=ALIKE, atol=ALIKE * scale, equal_nan=True)
 
 
 def gather(leaf: Tensor, index: Tensor | None) -> Tensor:
@@ -191,8 +190,8 @@ def _copy(model: nn.Module, *, with_hooks: bool) -> nn.Module:
         return deepcopy(model, nothing)
     except Exception as error:
         raise ValueError(
-            f"model: cannot be copied ({error}): chains run on a deep copy; tensors kept as "
-            "attributes must be detached, parameters or buffers"
+            f"model: cannot be copied ({first_line(error)}): chains run on a deep copy; tensors "
+            "kept as attributes must be detached, parameters or buffers"
         ) from error
 
 
@@ -222,7 +221,7 @@ def _check_aliases(model: nn.Module) -> None:
     spans = sorted(
         (leaf.untyped_storage().data_ptr(), *_span(leaf), name)
         for name, leaf in named
-        if leaf.numel()
+        if leaf.layout == torch.strided and leaf.numel()
     )
     for (storage, _, end, one), (other_storage, start, _, other) in pairwise(spans):
         if storage == other_storage and start < end:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from llc.library.data import Examples, Source, Unpack, read
 from llc.library.losses import Each, Loss
@@ -117,21 +117,35 @@ def split(observed: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 
 def _masked(values: Tensor, targets: Any) -> Tensor:
     """Where there is nothing to predict: labels of −100, one for each token but the first."""
-    if values.dim() < 2 or not isinstance(targets, Tensor) or targets.is_floating_point():
-        return torch.zeros_like(values, dtype=torch.bool)
-    labels = targets.flatten(1)[:, -values.shape[1] :]
-    return labels.expand_as(values) == IGNORED
+    nothing = torch.zeros_like(values, dtype=torch.bool)
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        return nothing
+    if values.dim() < 2 or targets.dim() < 2:
+        return nothing
+    labels = targets.flatten(1)
+    if labels.shape[1] - values.shape[1] not in (0, 1):
+        return nothing
+    return labels[:, -values.shape[1] :] == IGNORED
 
 
-def _structure(source: Source) -> tuple[Any, ...]:
-    """What has to agree: nesting, axes, and which numbers are whole; sizes may differ."""
-    leaves, spec = tree_flatten(tuple(next(source.examples.parts(1))))
-    return spec, [(leaf.dim(), leaf.is_floating_point()) for leaf in leaves]
+def _structure(source: Source) -> dict[str, tuple[Any, ...]]:
+    """What has to agree: names, axes, and which numbers are whole; sizes may differ."""
+    return {
+        name: (leaf.dim(), leaf.is_floating_point()) for name, leaf in _one_example(source).items()
+    }
+
+
+def _one_example(source: Source) -> dict[str, Tensor]:
+    """Its tensors by their place: inputs, inputs[0], inputs['x'], targets, …"""
+    leaves = tree_flatten_with_path(next(source.examples.parts(1)))[0]
+    return {keystr(path).lstrip("."): leaf for path, leaf in leaves}
 
 
 def _words(source: Source) -> str:
     if source.tokens:
         return "a sequence of input_ids"
-    leaves = next(source.examples.parts(1)).leaves()
-    kinds = [f"{tuple(leaf.shape[1:])} {leaf.dtype}" for leaf in leaves]
+    kinds = [
+        f"{name} {tuple(leaf.shape[1:])} {leaf.dtype}"
+        for name, leaf in _one_example(source).items()
+    ]
     return " and ".join(kinds).replace("torch.", "")

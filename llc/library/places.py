@@ -177,4 +177,6 @@ def pick_devices(devices: Any, home: torch.device) -> list[torch.device]:
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = first_line(error)
             raise ValueError(f"devices: {one!r} is not to be had here: {reason}") from None
+        if found[-1].type == "meta":
+            raise ValueError(f"devices: {one!r} computes nothing: name one that does")
     return found

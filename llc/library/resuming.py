@@ -1,15 +1,21 @@
 """A call that goes on where it was stopped: a file with its chains, and whose they are."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from llc.checkpoints import Keeper
+from llc.config import as_plain
+from llc.library.plans import Plan
+from llc.library.stacked import LibraryLoss
 from llc.params import Params
+
+POINT = ("epsilon", "gamma", "nbeta")
 
 
 @contextmanager
@@ -31,6 +37,23 @@ def kept_in(path: str | Path | None, call: Mapping[str, Any]) -> Iterator[Keeper
     keeper.keep("call", dict(call))
     yield keeper
     keeper.remove()
+
+
+def call_of(
+    loss: LibraryLoss, plans: Sequence[Plan], companions: bool, sets: Iterable[str]
+) -> dict[str, Any]:
+    """What tells a call of the library from others; L(w*) stands for the data."""
+    first = plans[0]
+    given = as_plain(replace(first.settings, engine="auto", compile=False))
+    return {
+        **{name: value for name, value in given.items() if name not in POINT},
+        "points": [[getattr(plan.settings, name) for name in POINT] for plan in plans],
+        "sampler": as_plain(first.sampler),
+        "companions": companions,
+        "observables": sorted(sets),
+        "model": digest(loss.centre),
+        "data": [loss.num_examples, f"{float(loss.full_data(loss.centre)[0]):.6g}"],
+    }
 
 
 def digest(params: Params) -> str:

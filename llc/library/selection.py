@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llc.library.words import first_line
+
 Free = dict[str, Tensor | None]  # leaf -> flat indices (k,) of its free entries; None: all of them
 
 
@@ -119,7 +121,8 @@ def _mark(mask: Tensor, index: Any, name: str) -> None:
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
             shown = " ".join(repr(index).split())  # a tensor's has lines
             raise ValueError(
-                f"params: {shown} does not index {name!r}, which is {tuple(mask.shape)}: {error}"
+                f"params: {shown} does not index {name!r}, which is {tuple(mask.shape)}: "
+                f"{first_line(error)}"
             ) from None
     if not mask.any():
         raise ValueError(f"params: the mask of {name!r} selects nothing: leave it out")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from llc.calibrate.search import LARGE
 from llc.config import (
     AtLeast,
     ConfigError,
@@ -123,6 +124,13 @@ class Settings:
         except ConfigError as error:
             raise ConfigError(_in_our_words(str(error))) from None
         return sgld, config
+
+
+def uses_float64(config: SamplerConfig, sgld: SGLDConfig, num_examples: int, num_free: int) -> bool:
+    """Whether losses are asked for in float64: by exact samplers, and by SGLD's search for ε."""
+    if config.kind.full_data or not config.searches(sgld) or num_free > LARGE:
+        return config.kind.full_data
+    return search_plan(config, config.applied(sgld, num_examples), num_examples).full_data
 
 
 def sampler_of(sampler: str | SamplerConfig) -> SamplerConfig:

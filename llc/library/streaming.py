@@ -1,15 +1,17 @@
 """Data that do not fit in memory: examples are fetched when a step or a pass needs them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from llc.library.arrays import check_counts, whole, words
 from llc.library.data import (
     KINDS,
     Examples,
@@ -18,10 +20,8 @@ from llc.library.data import (
     collated,
     has_indices,
     in_order,
-    is_array,
     tensors_of,
     unpacked,
-    words,
 )
 from llc.library.tokens import has_tokens, unpack_tokens
 
@@ -35,7 +35,7 @@ class Streamed:
         self._fetch, self.number = fetch, number
         self._lock = Lock()  # chains on several threads ask, and a data set may be no good at that
         self._place: tuple[torch.device, torch.dtype] | None = None
-        self._numbers = fetch([0]).numbers()
+        self._numbers = self._at([0]).numbers()
 
     def numbers(self) -> int:
         """Of one example, inputs and targets together."""
@@ -59,7 +59,7 @@ class Streamed:
         return found.rows(places.view(indices.shape), like)
 
     def _at(self, indices: list[int]) -> Examples:
-        with self._lock:
+        with self._lock, own_randomness():
             found = self._fetch(indices)
         if found.number != len(indices):
             raise ValueError(
@@ -78,8 +78,8 @@ def streamed(data: Any, unpack: Unpack | None, takes_mask: bool) -> Source:
     fetch, number, batch_size = _by_index(data)
     if number < 2:
         raise ValueError("data: is empty or a single example: give at least two")
-    first = fetch([0])
-    tokens = unpack is None and has_tokens(first)
+    with own_randomness():
+        tokens = unpack is None and has_tokens(fetch([0]))
 
     def examples(indices: list[int]) -> Examples:
         batch = fetch(indices)
@@ -87,13 +87,19 @@ def streamed(data: Any, unpack: Unpack | None, takes_mask: bool) -> Source:
             *(unpack_tokens(batch, takes_mask) if tokens else unpacked(batch, unpack))
         )
 
-    one, again = (tree_flatten(examples([0]))[0] for _ in range(2))
+    with own_randomness():
+        one, again = (tree_flatten(examples([0]))[0] for _ in range(2))
     if not all(torch.equal(a, b) for a, b in zip(one, again, strict=True)):
         raise ValueError(
             "data: example 0 comes out different each time (augmentation?), and streamed examples "
             "are fetched again and again: switch it off, or leave stream out"
         )
     return Source(Streamed(examples, number), batch_size, tokens)
+
+
+def own_randomness() -> AbstractContextManager[None]:
+    """Items may draw random numbers; torch's global generator stays as it was."""
+    return torch.random.fork_rng(devices=[])
 
 
 def _by_index(data: Any) -> tuple[Fetch, int, int | None]:
@@ -113,9 +119,9 @@ def _by_index(data: Any) -> tuple[Fetch, int, int | None]:
         return fetch, number, data.batch_size
     if isinstance(data, TensorDataset):
         data = data.tensors
-    if isinstance(data, tuple | list) and data and all(map(is_array, data)):
-        arrays = tuple(data)
-        return lambda at: tuple(torch.as_tensor(one[at]) for one in arrays), len(arrays[0]), None
+    if whole(data):
+        number = check_counts(data)
+        return lambda at: tree_map(lambda one: torch.as_tensor(one[at]), data), number, None
     if isinstance(data, IterableDataset):
         raise ValueError(
             "stream=True: an IterableDataset has no indices, and every chain draws examples of its "

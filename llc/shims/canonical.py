@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from llc.config import AtLeast, Count, NonNegative, Positive, parse
 from llc.library import LLCEstimate, estimate_llc
-from llc.library.data import words
+from llc.library.arrays import words
 from llc.library.network import HALF
 from llc.shims.names import errors_in_terms_of
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from llc.config import AtLeast, Count, NonNegative, Positive, Seed, parse
 from llc.library import estimate_llc
-from llc.library.data import has_indices, words
+from llc.library.arrays import words
+from llc.library.data import has_indices
 from llc.library.selection import select_free
 from llc.library.tokens import has_tokens
 from llc.shims.names import errors_in_terms_of
