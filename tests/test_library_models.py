@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from llc import estimate_llc
-from llc.library import api
+from llc.library import estimates
 
 
 def estimated(model, given=None, loss="cross_entropy", **rest):
@@ -418,7 +418,7 @@ def test_what_fails_in_float64_is_refused_where_that_is_asked_for(options, monke
     def sample(*_, **__):
         raise AssertionError("a chain was started")
 
-    monkeypatch.setattr(api, "estimate_stack", sample)
+    monkeypatch.setattr(estimates, "estimate_stack", sample)
     model = filled(nn.Linear(INPUTS, CLASSES))
     refused("model: it or the loss fails in float64", model, loss=weighted, engine="plain",
             **options)  # fmt: skip

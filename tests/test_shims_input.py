@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from llc.library import api
+from llc.library import estimates
 from llc.shims import GridSearchConfig, LLCEstimator, LLCGridSearch, llc
 
 
@@ -17,7 +17,7 @@ def no_sampling(monkeypatch):
     def sample(*_, **__):
         raise AssertionError("a chain was started")
 
-    monkeypatch.setattr(api, "estimate_stack", sample)
+    monkeypatch.setattr(estimates, "estimate_stack", sample)
 
 
 def said(call):

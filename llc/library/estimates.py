@@ -110,6 +110,7 @@ def estimates(
         plans[run[0]].sgld.num_steps * -(-len(run) * settings.num_chains // together)
         for run in runs
     )
+    of_each = _loss_of_each(loss, source, objective.mean) if sets else None
     if objective.mean:
         warnings.warn(
             "loss: returns a mean over the batch, so that L(w*) is not taken on each draw's own "
@@ -123,9 +124,7 @@ def estimates(
         bound, about = _on_engine(bound, settings, plans, together, size, steps)
         keeper.keep("engine", about["engine"])
         stacks = Places(bound, places, settings.chains_per_stack)
-        observed = None
-        if sets:
-            observed = Observables(bound, sets, _loss_of_each(loss, source, objective.mean), places)
+        observed = of_each and Observables(bound, sets, of_each, places)
         for run in runs:
             own, part = [plans[index] for index in run], keeper.part(str(run[0]))
             them = _sampled(bound, own, companions, progress, part, stacks, observed)
