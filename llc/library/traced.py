@@ -140,7 +140,7 @@ def _views_of_leaves(module: GraphModule, count: int) -> Callable[..., Sequence[
         if node.target not in VIEWS or not all(one in known for one in node.all_input_nodes):
             continue
         known[node] = made.node_copy(node, known.__getitem__)
-        with graph.inserting_after(list(known)[-2] if len(known) > count + 1 else leaves[-1]):
+        with graph.inserting_after(list(known)[-2]):  # the last input that is a leaf or a view
             place = graph.placeholder(f"view{len(known)}")
         known[place] = known.pop(node)
         node.replace_all_uses_with(place)
