@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx.passes.shape_prop import _extract_tensor_metadata
 
 aten = torch.ops.aten
 VECTOR = 16  # numbers in a vector of a processor: rows of a multiple of that leave none empty
@@ -49,9 +49,19 @@ def flip_products(module: GraphModule, examples: Sequence[Tensor]) -> None:
     graph.eliminate_dead_code()
     before, module.graph = module.graph, graph
     try:
-        ShapeProp(module).propagate(*examples)
+        _Shapes(module).run(*examples)
     except RuntimeError:  # a view that only rows one after another have
         module.graph = before
+
+
+class _Shapes(Interpreter):
+    """Notes the shape, type and order of every result (`ShapeProp` also prints what fails)."""
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["tensor_meta"] = _extract_tensor_metadata(result)
+        return result
 
 
 def _is_faster_flipped(node: Node) -> bool:
