@@ -3,7 +3,7 @@
     python -m benchmarks.engines [--seconds 1]
 
 Medians of calls on the same batch, in one process on one thread; *compiling* is the first compiled
-call. Writes `engines.md`.
+call, without what earlier runs left in PyTorch's caches. Writes `engines.md`.
 """
 
 import argparse
@@ -98,6 +98,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     p.add_argument("--seconds", type=float, default=1.0, help="for each number")
     args = p.parse_args()
+    torch.compiler.config.force_disable_caches = True
     torch.set_num_threads(1)
     about = machine.describe()
     lines = [
