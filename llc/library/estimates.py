@@ -41,7 +41,7 @@ from llc.params import count, unstack
 from llc.points import Point, estimate_points
 from llc.sampling import Observe
 
-ENOUGH_LOOKS = 500  # of a run, at acceptance and gradient norm: means of that many are known well
+ENOUGH_LOOKS = 100  # of a chain, at acceptance and gradient norm: means of that many are known well
 MEAN_NOTE = "mean-reduced loss: baseline not shared"
 
 
