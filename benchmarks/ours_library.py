@@ -4,10 +4,9 @@
 
 What a user of the library runs: the network as an ordinary `nn.Module`, the loss as an ordinary
 function, ε given and no companions, since no peer has either; the engine is named, so that all runs
-have the same. The closer looks at acceptance are part of it, every 20 steps
-and at most 100 a chain. `compile_seconds` is a call of two
-steps: the look at the model and the traces of its gradient. Each repeat is a call of its own, timed
-from its first step to its last.
+have the same. The closer looks at acceptance are part of it, every 20 steps and at most 100 a
+chain. `compile_seconds` is a call of two steps: the look at the model and the traces of its
+gradient. Each repeat is a call of its own, timed from its first step to its last.
 """
 
 import time
