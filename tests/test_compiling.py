@@ -72,7 +72,7 @@ def test_auto_tries_long_runs_only_and_keeps_what_is_faster(faster, monkeypatch,
         return next(times)
 
     monkeypatch.setattr(probe, "WORTH", 0.0)
-    monkeypatch.setattr("llc.library.estimates.check_engine", lambda *_: None)
+    monkeypatch.setattr("llc.library.estimates.on_engine", lambda loss, *_: loss)
     monkeypatch.setattr(probe, "time_gradient", timed)
     long = run(engine="plain", compile="auto")
     assert long.compile_seconds > 0

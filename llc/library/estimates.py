@@ -25,11 +25,11 @@ from llc.library.plans import Plan, plan_of
 from llc.library.precision import check_autocast, home_and_precision
 from llc.library.probe import (
     check_at_centre,
-    check_engine,
     check_float64,
     check_half,
     compiled_where_it_pays,
-    fastest_engine,
+    on_engine,
+    on_fastest_engine,
 )
 from llc.library.result import LLCEstimate, result_of
 from llc.library.resuming import call_of, kept_in
@@ -158,12 +158,11 @@ def _on_engine(
 
     Raises: ValueError where it fails on this engine, in half precision or in the float64 of a plan.
     """
-    chosen, why = settings.engine, ""
-    if chosen == "auto":
-        chosen, why = fastest_engine(loss, together, size)
+    why = ""
+    if settings.engine == "auto":
+        loss, why = on_fastest_engine(loss, together, size)
     else:
-        check_engine(loss, chosen, together, size)
-    loss = loss.run_by(chosen)
+        loss = on_engine(loss, settings.engine, together, size)
     if loss.network.autocast is not None:
         check_half(loss, together, size)
     for plan in plans:
@@ -172,7 +171,7 @@ def _on_engine(
             break
     loss, compiling, words = compiled_where_it_pays(loss, settings.compile, together, size, steps)
     return loss, {
-        "engine": chosen,
+        "engine": loss.engine,
         "engine_reason": "; ".join(filter(None, (why, words))),
         "compile_seconds": compiling.seconds,
         "notes": (MEAN_NOTE,) * loss.objective.mean + (words,) * bool(compiling.trouble),

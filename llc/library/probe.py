@@ -57,30 +57,36 @@ def check_float64(loss: LibraryLoss, sampler: str) -> None:
         ) from error
 
 
-def fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[str, str]:
-    """The engine whose gradient of a stack of `chains` takes less time, and a word on why."""
+def on_fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[LibraryLoss, str]:
+    """The loss on the engine whose gradient of a stack of `chains` takes less time, and why."""
     seconds: dict[str, float] = {}
-    for name in ENGINES:
+    tried = {name: loss.run_by(name) for name in ENGINES}  # what is traced for one stays with it
+    for name, own in tried.items():
         try:
-            seconds[name] = time_gradient(loss.run_by(name), chains, batch_size)
+            seconds[name] = time_gradient(own, chains, batch_size)
         except Exception as error:  # whatever a module does that `vmap` cannot follow
             if name == "plain":
                 raise
-            return "plain", f"vmap fails on this model: {first_line(error)}"
+            return tried["plain"], f"vmap fails on this model: {first_line(error)}"
     best = min(seconds, key=lambda name: seconds[name])
     words = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in seconds.items())
-    return best, f"a step of {chains} chains: {words}"
+    return tried[best], f"a step of {chains} chains: {words}"
 
 
-def check_engine(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> None:
-    """Raise ValueError where an engine cannot run the model."""
+def on_engine(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> LibraryLoss:
+    """The loss on an engine.
+
+    Raises: ValueError where that cannot run the model.
+    """
+    own = loss.run_by(engine)
     try:
-        time_gradient(loss.run_by(engine), chains, batch_size)
+        time_gradient(own, chains, batch_size)
     except Exception as error:
         reason = first_line(error)
         raise ValueError(
             f"engine={engine!r}: fails on this model ({reason}): use engine='plain'"
         ) from error
+    return own
 
 
 def compiled_where_it_pays(
