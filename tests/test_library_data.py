@@ -22,7 +22,7 @@ from llc import estimate_llc
 
 
 def test_per_token_losses_count_by_their_mean():
-    model = filled(nn.Linear(INPUTS, 4, dtype=torch.float64))
+    model = filled(nn.Linear(INPUTS, 4), dtype=torch.float64)
     pair = numbers(EXAMPLES, INPUTS, dtype=torch.float64), numbers(EXAMPLES, 4, dtype=torch.float64)
     token = estimate_llc(model, pair, lambda out, y: (out - y).square(), **SMALL)
     example = estimate_llc(model, pair, lambda out, y: (out - y).square().mean(-1), **SMALL)
