@@ -218,6 +218,61 @@ def test_constants_keep_the_precision_of_the_product():
     assert_adds(function, [start], [start], [-start])
 
 
+def test_whole_numbers_and_half_precision_keep_their_factors():
+    ones = torch.ones(3, dtype=torch.int64)
+    weights = torch.linspace(1, 2, 3, dtype=torch.bfloat16)
+
+    def function(values):
+        places = ones * (values > 0).long() * 2
+        return [values * places, (weights * values.bfloat16() * 0.3).sum().double()]
+
+    start = torch.linspace(1, 2, 3, dtype=torch.float64)
+    assert_adds(function, [start], [start], [-start])
+    assert traced_gradient(function, [start])(start)[1] == function(start)[1]
+
+
+def traced_gradient(function, leaves):
+    module = traced.traced(function, leaves)
+    assert simplify(module, leaves)
+    return module.forward
+
+
+@pytest.mark.parametrize("axes", [[0], [-1], [0, 1], []])
+def test_sums_of_means_are_along_the_same_axes(axes):
+    def function(values):
+        means = values.mean(2)
+        return [values * 2, means.sum(axes) if axes else means.sum()]
+
+    names, run = operations(function, numbers(2, 3, 4))
+    assert "mean" not in names or not axes
+    other = numbers(2, 3, 4, seed=5)
+    torch.testing.assert_close(run(other)[1], function(other)[1])
+
+
+def test_an_index_kept_in_the_model_is_traced():
+    order, chosen = torch.tensor([2, 0]), torch.tensor([True, False, True])
+
+    def function(values):
+        return [values * 2, values[order].sum() + values[chosen].sum()]
+
+    assert not traced._has_sizes_of_its_own(
+        traced.traced(lambda values: [values[order]], [torch.ones(3)])
+    )
+    assert_adds(function, [torch.ones(3)], [torch.tensor([1.0, 2.0, 5.0])])
+
+
+def test_a_bias_that_all_chains_share_stays_where_it_is():
+    bias = numbers(6, seed=4)
+
+    def function(left, right):
+        hidden = torch.bmm(left, right) + bias
+        return [left * 2, hidden.square().sum((1, 2))]
+
+    left, right = numbers(CHAINS, 40, 3, seed=2), numbers(CHAINS, 3, 6, seed=3)
+    got, expected = traced_gradient(function, [left, right])(left, right), function(left, right)
+    torch.testing.assert_close(got[1], expected[1])
+
+
 def test_a_sum_in_another_precision_stays_one():
     def function(values):
         exact = values.sum(-1, keepdim=True, dtype=torch.float64).view(2).float()

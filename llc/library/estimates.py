@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def estimates(
             stacklevel=4,  # of the caller, outside of the decorator
         )
     found: dict[int, Estimate] = {}
-    with kept_in(checkpoint, call_of(bound, plans, companions, sets)) as keeper:
+    with kept_in(checkpoint, partial(call_of, bound, plans, companions, sets)) as keeper:
         if settings.engine == "auto":
             settings = replace(settings, engine=keeper.kept("engine") or "auto")
         bound, about = _on_engine(bound, settings, plans, together, size, steps)

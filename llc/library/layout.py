@@ -1,7 +1,7 @@
 """Products of narrow matrices the other way round, where that is faster.
 
 BLAS fills the rows of its result with vectors, so that a product whose rows are short (a narrow
-layer) leaves most of a vector empty: A B is then up to five times as slow as its transpose Bᵀ Aᵀ,
+layer) leaves most of a vector empty: A B is then several times as slow as its transpose Bᵀ Aᵀ,
 whose rows are the examples of a batch. What comes after works on the transpose as well, as far as
 it can.
 """
@@ -68,6 +68,9 @@ def _is_faster_flipped(node: Node) -> bool:
     """Of A B and a + B C; not of gradients, which are added to leaves as they are."""
     if node.target not in PRODUCTS or node.kwargs or node.meta["val"].device.type != "cpu":
         return False
+    *base, _, _ = node.args
+    if any(isinstance(one, Node) and len(_shape(one)) != 3 for one in base):
+        return False  # a bias that all chains share
     last = any(user.op == "output" for user in node.users)
     return not last and is_narrow(*node.meta["tensor_meta"].shape[1:])
 

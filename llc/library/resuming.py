@@ -1,7 +1,7 @@
 """A call that goes on where it was stopped: a file with its chains, and whose they are."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,22 +19,26 @@ POINT = ("epsilon", "gamma", "nbeta")
 
 
 @contextmanager
-def kept_in(path: str | Path | None, call: Mapping[str, Any]) -> Iterator[Keeper]:
+def kept_in(path: str | Path | None, call: Callable[[], Mapping[str, Any]]) -> Iterator[Keeper]:
     """A keeper that writes to `path` now and then, with what the same `call` left there.
 
-    call: what tells it from others, numbers and text by name. The file goes when all ends well.
+    call: makes what tells it from others, numbers and text by name; that takes a pass over w*.
+    The file goes when all ends well.
     Raises: ValueError for a file that cannot be read or is another call's.
     """
-    keeper = Keeper(None if path is None else Path(path))
+    if path is None:
+        yield Keeper()
+        return
+    keeper, ours = Keeper(Path(path)), dict(call())
     if keeper.load():
         theirs = keeper.kept("call") or {}
-        other = [name for name, value in call.items() if theirs.get(name) != value]
+        other = [name for name, value in ours.items() if theirs.get(name) != value]
         if other:
             raise ValueError(
                 f"checkpoint={str(path)!r}: was left by another call (other {', '.join(other)}): "
                 "delete it, or name another file"
             )
-    keeper.keep("call", dict(call))
+    keeper.keep("call", ours)
     yield keeper
     keeper.remove()
 

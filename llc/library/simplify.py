@@ -221,7 +221,7 @@ def _one_factor(node: Node) -> None:
         module = node.graph.owning_module
         assert module is not None
         values, factor = getattr(module, str(constant.target)), 1.0
-        if values.dtype != node.meta["tensor_meta"].dtype:
+        if values.dtype != node.meta["tensor_meta"].dtype or not values.is_floating_point():
             continue  # c s would be computed in c's own precision
         if product.target in FACTOR and isinstance(product.args[1], int | float):
             factor, product = product.args[1], product.args[0]
@@ -245,9 +245,13 @@ def _sum_of_mean(node: Node) -> None:
         return
     plain = len(source.args) == len(node.args) == 2 and not source.kwargs and not node.kwargs
     values, axes = source.args[:2]
+    outer: Any = node.args[1]
     shape = _shape(values)
-    if plain and shape is not None and [axis % len(shape) for axis in axes] == [len(shape) - 1]:
-        both: Any = [*node.args[1], len(shape) - 1]  # type: ignore[misc]
+    if not plain or not outer or shape is None:  # no axes: all of them
+        return
+    last = len(shape) - 1
+    if [axis % len(shape) for axis in axes] == [last]:
+        both = [*(axis % last for axis in outer), last]
         with node.graph.inserting_before(node):
             total = node.graph.call_function(aten.sum.dim_IntList, (values, both))
         total.meta.update(node.meta)
@@ -257,8 +261,11 @@ def _sum_of_mean(node: Node) -> None:
 def _number_as_tensor(node: Node, device: torch.device) -> None:
     """A factor held as a tensor without axes, which PyTorch would make of the number every time."""
     values, *factor = node.args
-    if node.target is aten.mul.Scalar and isinstance(values, Node):
-        about, module = node.meta["tensor_meta"], node.graph.owning_module
+    if node.target is not aten.mul.Scalar or not isinstance(values, Node):
+        return
+    about, module = node.meta["tensor_meta"], node.graph.owning_module
+    # In half precision PyTorch multiplies by the number as it is, and not rounded.
+    if about.dtype in (torch.float32, torch.float64) and _same_type(values, node):
         assert module is not None
         name = f"_number_{node.name}"
         module.register_buffer(name, torch.tensor(factor[0], dtype=about.dtype, device=device))

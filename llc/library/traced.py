@@ -90,13 +90,18 @@ def _has_sizes_of_its_own(module: GraphModule) -> bool:
     """Whether shapes depend on numbers (`nonzero`, a mask as an index): a trace has the first's."""
     for node in module.graph.nodes:
         if torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()):
-            masks = node.target is not torch.ops.aten.index.Tensor or any(
-                one is not None and one.meta["tensor_meta"].dtype in (torch.bool, torch.uint8)
-                for one in node.args[1]
-            )
-            if masks:
+            if node.target is not torch.ops.aten.index.Tensor:
+                return True
+            if any(one is not None and _is_mask(module, one) for one in node.args[1]):
                 return True
     return False
+
+
+def _is_mask(module: GraphModule, index: Node) -> bool:
+    """Of what a tensor is indexed by, a constant or a result."""
+    about = getattr(module, str(index.target)) if index.op == "get_attr" else None
+    dtype = index.meta["tensor_meta"].dtype if about is None else about.dtype
+    return dtype in (torch.bool, torch.uint8)
 
 
 def _add_outputs(module: GraphModule, *, pure: bool) -> None:

@@ -1,7 +1,7 @@
 """Affine layers z = W h + b of stacked networks on a batch each, forwards and backwards.
 
 BLAS fills the rows of its results with vectors. Where layers are narrower than the batch is long,
-numbers lie feature by feature, (C, d, B), so that rows are long: products are then up to five times
+numbers lie feature by feature, (C, d, B), so that rows are long: products are then several times
 as fast as with example after example, (C, B, d), and no slower. Wide layers keep that order, which
 is the one that oneDNN takes without copies (`llc.products`).
 """
