@@ -5,6 +5,16 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # the experiments that tests start, too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def threads_are_put_back():
+    """A test that left two would fail others: what their threads hold is not counted."""
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert left == 1

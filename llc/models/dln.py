@@ -180,6 +180,7 @@ class LinearBlock:
     def __init__(self, loss: LinearLoss, like: Params, reference: Tensor, steps: int) -> None:
         first = next(iter(like.values()))
         self.loss, self.chains = loss, len(first)
+        self._rows: Tensor | None = None  # (K, C, B, d), until they are multiplied
         self.minus_teacher = (-loss.teacher).expand(self.chains, -1, -1).contiguous()
         self.centre_gap, self.realisable = reference, not bool(reference.any())
         self.full = loss.second_moment.to(first)
@@ -234,18 +235,28 @@ class LinearBlock:
                     self._back.append((kernel.multiply, a, b, gradient(slot)))
 
     def load(self, steps: int, indices: Tensor | None) -> None:
-        self.used = steps
+        self.used, self._rows = steps, None
         if indices is None:
-            self.batch_grams = self.full.expand(1, 1, -1, -1)
-            self.grams = [self.batch_grams[0]] * steps
+            self._batch_grams = self.full.expand(1, 1, -1, -1)
+            self._grams = [self._batch_grams[0]] * steps
             return
-        steps, streams, size = indices.shape
-        rows = self.loss.inputs.index_select(0, indices.flatten()).view(steps * streams, size, -1)
-        inputs = rows.shape[-1]
+        rows = self.loss.inputs.index_select(0, indices.flatten())
+        self._rows = rows.view(*indices.shape, -1)
+
+    def _multiply_rows(self) -> None:
+        """S of each step, when first asked for.
+
+        Not in `load`: where a worker loads blocks ahead, gathering takes it longer the larger n is
+        (the caches hold less of the data), while the thread that multiplies would wait.
+        """
+        if self._rows is None:
+            return
+        steps, streams, size, inputs = self._rows.shape
+        rows, self._rows = self._rows.view(steps * streams, size, inputs), None
         grams = rows.new_empty(steps * streams, inputs, inputs)
         products(rows, inputs, size, inputs).multiply(rows.mT, rows, grams).mul_(1 / size)
-        self.batch_grams = grams.view(steps, streams, inputs, inputs)
-        self.grams = list(self.batch_grams)
+        self._batch_grams = grams.view(steps, streams, inputs, inputs)
+        self._grams = list(self._batch_grams)
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         tensors, leaves = [*derive(weights, _both_ways), *self._own], derive(out, _both_ways)
@@ -267,7 +278,8 @@ class LinearBlock:
     def _weigh(self, step: int) -> Tensor:
         """E S of one step; with one S for all chains as a single product."""
         gap, weighted, gap_rows, weighted_rows = self._views[step]
-        gram = self.grams[step]
+        self._multiply_rows()
+        gram = self._grams[step]
         if len(gram) == 1:
             self._multiply_gram(gap_rows, gram, weighted_rows)
         else:
@@ -282,7 +294,8 @@ class LinearBlock:
         count = len(range(self.used)[steps])
         if self.realisable:
             return self.gaps.new_zeros(count, self.chains)
-        grams = self.batch_grams if len(self.batch_grams) == 1 else self.batch_grams[steps]
+        self._multiply_rows()
+        grams = self._batch_grams if len(self._batch_grams) == 1 else self._batch_grams[steps]
         values = _trace(self.centre_gap, self.centre_gap @ grams) / self.loss.widths[-1]
         return values.expand(count, self.chains)
 
