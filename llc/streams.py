@@ -24,6 +24,7 @@ PURPOSES = (
     "uniforms",
 )
 ALIGNMENT = 16  # torch fills normals on the CPU in groups of 16; rows of that length never straddle
+PIECE = 2**16  # indices permuted at once: caches hold what is in between
 PART = 2**19  # normals at once of a single step, where one chain's are not more; whole groups
 
 
@@ -186,7 +187,8 @@ class ShuffledBatches:
         bases = base.int().unsqueeze(2).expand(shape).reshape(-1)
         indices = index.int().unsqueeze(1).expand(shape).reshape(-1)
         self.step += steps
-        return self._permute(indices, bases).view(shape)
+        pieces = zip(indices.split(PIECE), bases.split(PIECE), strict=True)
+        return torch.cat([self._permute(*piece) for piece in pieces]).view(shape)
 
     def state(self) -> dict[str, Any]:
         """Where the epochs and each generator stand."""
@@ -227,7 +229,7 @@ class ShuffledBatches:
 
     def _feistel(self, indices: Tensor, bases: Tensor) -> Tensor:
         side, tables = self.side, self.tables.flatten()
-        left = torch.div(indices, side, rounding_mode="floor")
+        left = indices.double().div_(side).int()  # exact, and faster than dividing integers
         right = torch.sub(indices, left, alpha=side)
         for turn in range(self.ROUNDS):
             mixed = tables[turn * side :].index_select(0, right + bases).add_(left)

@@ -240,8 +240,7 @@ class LinearBlock:
             self._batch_grams = self.full.expand(1, 1, -1, -1)
             self._grams = [self._batch_grams[0]] * steps
             return
-        rows = self.loss.inputs.index_select(0, indices.flatten())
-        self._rows = rows.view(*indices.shape, -1)
+        self._rows = _rows(self.loss.inputs, indices.flatten()).view(*indices.shape, -1)
 
     def _multiply_rows(self) -> None:
         """S of each step, when first asked for.
@@ -298,6 +297,16 @@ class LinearBlock:
         grams = self._batch_grams if len(self._batch_grams) == 1 else self._batch_grams[steps]
         values = _trace(self.centre_gap, self.centre_gap @ grams) / self.loss.widths[-1]
         return values.expand(count, self.chains)
+
+
+def _rows(table: Tensor, indices: Tensor) -> Tensor:
+    """Rows `indices` (N,) of `table` (n, d)."""
+    if table.device.type != "cpu" or table.dtype != torch.float32:
+        return table.index_select(0, indices)
+    # Bags of one row each: their kernel fetches rows ahead, which counts where no cache holds them.
+    bags = torch.arange(len(indices), dtype=indices.dtype)
+    rows: Tensor = torch.embedding_bag(table, indices, bags)[0]
+    return rows
 
 
 def _as_rows(matrices: Tensor) -> Tensor:
