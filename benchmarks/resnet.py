@@ -4,10 +4,11 @@
 
 *Bare*: forward, cross-entropy, backward and `torch.optim.SGD.step` of the plain module in training
 mode on one batch held ready. *Training*: a step of `train_classifier`, which also draws and gathers
-its batch. *SGLD*: a step of one chain of the sampling loop: batch, gradient in evaluation mode,
-noise, localisation, trace. All three in turn, round after round, in one process; ratios to the bare
-step of the same round. The peak memory of sampling at the paper's size (width 64, batch 2048,
-four chains) comes from a process of its own.
+its batch. *SGLD*: a step of one chain of the sampling loop: batch, gradient in evaluation mode
+(where large convolutions take in their BatchNorm), noise, localisation, trace, and its share of
+the preparations for so few steps. All three in turn, round after round, in one process; ratios to
+the bare step of the same round. The peak memory of sampling at the paper's size (width 64, batch
+2048, four chains) comes from a process of its own.
 """
 
 import argparse

@@ -123,8 +123,10 @@ class Layout:
         """
         offset, last = 0, first + rows.shape[2]
         sets = 1 if shift is None else len(shift) // self.size
-        for name, start, length in self._spans():
-            width = prod(self.shapes[name])
+        # A single set lies in the buffer as in its row: one operation instead of one a leaf.
+        spans = [("", 0, self.size)] if self.chains == 1 else self._spans()
+        for _, start, length in spans:
+            width = length // self.chains
             span = slice(max(first - offset, 0), min(last - offset, width))
             if span.start < span.stop:
                 source = rows[:, :, offset + span.start - first : offset + span.stop - first]

@@ -26,6 +26,7 @@ PURPOSES = (
 ALIGNMENT = 16  # torch fills normals on the CPU in groups of 16; rows of that length never straddle
 PIECE = 2**16  # indices permuted at once: caches hold what is in between
 PART = 2**19  # normals at once of a single step, where one chain's are not more; whole groups
+INDICES = 2**12  # computed at once, at least, up to an epoch's end: few cost as much as so many
 
 
 class Stream(NamedTuple):
@@ -169,26 +170,18 @@ class ShuffledBatches:
         self.device = device
         self.generators = [generator(stream, purpose, device) for stream in streams]
         self.step = 0
+        self.coming = torch.empty(0, len(streams), batch_size, dtype=torch.int32, device=device)
         self.tables = torch.empty(
             len(streams), 0, self.ROUNDS, self.side, dtype=torch.int32, device=device
         )
 
     def draw(self, steps: int) -> Tensor:
         """Indices (steps, C, B) int32 of the next `steps` minibatches."""
-        first, last = self.step // self.epoch_length, (self.step + steps - 1) // self.epoch_length
-        self._keep_epochs(first, last)
-        time = torch.arange(self.step, self.step + steps, device=self.device)
-        epoch, place = time // self.epoch_length - first, time % self.epoch_length
-        epochs = last - first + 1
-        chains = torch.arange(len(self.generators), device=self.device)
-        base = (chains * epochs + epoch.unsqueeze(1)) * (self.ROUNDS * self.side)
-        index = place.unsqueeze(1) * self.size + torch.arange(self.size, device=self.device)
-        shape = (steps, len(chains), self.size)
-        bases = base.int().unsqueeze(2).expand(shape).reshape(-1)
-        indices = index.int().unsqueeze(1).expand(shape).reshape(-1)
+        if steps > len(self.coming):
+            self.coming = self._from_here(steps)
+        drawn, self.coming = self.coming[:steps], self.coming[steps:]
         self.step += steps
-        pieces = zip(indices.split(PIECE), bases.split(PIECE), strict=True)
-        return torch.cat([self._permute(*piece) for piece in pieces]).view(shape)
+        return drawn
 
     def state(self) -> dict[str, Any]:
         """Where the epochs and each generator stand."""
@@ -198,8 +191,27 @@ class ShuffledBatches:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.step, self.tables = state["step"], state["tables"].to(self.device)
+        self.coming = self.coming[:0]
         for source, where in zip(self.generators, state["generators"], strict=True):
             source.set_state(where)
+
+    def _from_here(self, steps: int) -> Tensor:
+        """Indices (≥ steps, C, B) of the next minibatches, of no epoch that is not needed yet."""
+        chains = len(self.generators)
+        first, last = self.step // self.epoch_length, (self.step + steps - 1) // self.epoch_length
+        self._keep_epochs(first, last)
+        room = max(steps, INDICES // (chains * self.size))
+        steps = min(room, (last + 1) * self.epoch_length - self.step)
+        time = torch.arange(self.step, self.step + steps, device=self.device)
+        epoch, place = time // self.epoch_length - first, time % self.epoch_length
+        epochs, streams = last - first + 1, torch.arange(chains, device=self.device)
+        base = (streams * epochs + epoch.unsqueeze(1)) * (self.ROUNDS * self.side)
+        index = place.unsqueeze(1) * self.size + torch.arange(self.size, device=self.device)
+        shape = (steps, chains, self.size)
+        bases = base.int().unsqueeze(2).expand(shape).reshape(-1)
+        indices = index.int().unsqueeze(1).expand(shape).reshape(-1)
+        pieces = zip(indices.split(PIECE), bases.split(PIECE), strict=True)
+        return torch.cat([self._permute(*piece) for piece in pieces]).view(shape)
 
     def _keep_epochs(self, first: int, last: int) -> None:
         """Round tables (C, epochs first … last, rounds, a); each epoch is drawn once."""

@@ -1,5 +1,7 @@
 """ResNet18 at width 64 is torchvision's; initialisations follow their generator alone."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -35,7 +37,7 @@ def test_at_width_64_it_is_torchvisions():
     assert count(ours) == count(theirs) == 11_181_642
     assert list(shapes(ours).items()) == list(shapes(theirs).items())
     assert same(ours, theirs)  # the very numbers of the initialisation
-    images = torch.rand(4, 3, 32, 32, generator=source())
+    images = torch.rand(2, 3, 32, 32, generator=source())  # few: no convolution takes its norm in
     for mode in (True, False):
         assert torch.equal(ours.train(mode)(images), theirs.train(mode)(images))
     assert same(ours, theirs)  # BatchNorm moved alike
@@ -80,3 +82,25 @@ def test_the_generator_decides_and_the_global_one_is_left_alone(make):
         assert same(first, make(going))
         assert not same(first, make(going))  # a generator moves on
     assert not same(first, make(source(2)))
+
+
+def test_a_convolution_and_its_norm_may_be_one_in_evaluation_mode(monkeypatch):
+    """Output and gradient are the same but for rounding."""
+    network = resnet18(4, source()).double().eval()
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    called = []
+    for norm in norms:
+        for leaf in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            nn.init.uniform_(leaf, 0.5, 1.5, generator=source(len(leaf)))
+        norm.register_forward_hook(lambda *_: called.append(1))
+    images = torch.rand(300, 3, 32, 32, generator=source(), dtype=torch.float64)
+    results = []
+    for many, calls in ((math.inf, len(norms)), (0, 0)):
+        monkeypatch.setattr("llc.models.resnet.MANY", many)
+        logits = network(images)
+        loss = logits.logsumexp(1).sum()
+        results.append((logits, *torch.autograd.grad(loss, list(network.parameters()))))
+        assert len(called) == calls
+        called.clear()
+    for apart, one in zip(*results, strict=True):
+        assert (apart - one).abs().max() < 1e-10 * apart.abs().max()

@@ -107,6 +107,15 @@ def test_batches_do_not_depend_on_draw_lengths_or_on_the_stack(n, size):
     assert torch.equal(swapped, whole[:, [2, 0]])
 
 
+def test_batches_go_on_from_a_state_inside_an_epoch():
+    source, other = batches(40, 4, (0, 1)), batches(40, 4, (0, 1))
+    source.draw(13)
+    state = source.state()
+    other.draw(2)
+    other.restore(state)
+    assert torch.equal(other.draw(30), source.draw(30))
+
+
 def test_epochs_and_chains_differ():
     drawn = batches(1000, 100, (0, 1)).draw(20)
     orders = [tuple(part.flatten().tolist()) for c in (0, 1) for part in drawn[:, c].split(10)]

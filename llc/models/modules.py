@@ -126,6 +126,11 @@ class Runner:
         for parameter, leaf in zip(self.parameters, chain, strict=True):
             parameter.data = leaf
 
+    def add_to(self, totals: Chain) -> None:
+        """Backward passes add to these from now on: no gradient is ever held whole."""
+        for parameter, total in zip(self.parameters, totals, strict=True):
+            parameter.grad = total
+
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """(B,) cross-entropies, in the precision of the weights."""
         precision = torch.autocast(
@@ -167,11 +172,10 @@ class ModuleBlock:
         self._losses[step].zero_()
         for index, (chain, total) in enumerate(zip(chains, totals, strict=True)):
             self.runner.put(chain)
+            self.runner.add_to(total)
             for inputs, targets in self._parts(step, index):
                 loss = self.runner.losses(inputs, targets).sum() / self.size
-                # A parameter that the forward pass leaves out has the gradient zero.
-                grads = torch.autograd.grad(loss, self.runner.parameters, materialize_grads=True)
-                torch._foreach_add_(total, grads, alpha=scale)
+                (scale * loss).backward()  # type: ignore[no-untyped-call]
                 self._losses[step, index] += loss.detach()
 
     def _parts(self, step: int, chain: int) -> Iterable[tuple[Tensor, Tensor]]:

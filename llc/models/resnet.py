@@ -1,10 +1,16 @@
 """ResNet18 of any width (He et al. 2016), from torchvision's blocks."""
 
+from math import prod
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from llc.streams import drawing_from
 from llc.vision import torchvision
+
+MANY = 2**16  # outputs of a convolution; fewer cost less than the dozen operations on its weights
 
 
 class ResNet18(nn.Module):
@@ -28,8 +34,10 @@ class ResNet18(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images (B, 3, h, w) -> logits (B, classes)."""
-        hidden = self.maxpool(self.relu(self.bn1(self.conv1(inputs))))
-        hidden = self.layer4(self.layer3(self.layer2(self.layer1(hidden))))
+        hidden = self.maxpool(self.relu(_normed(self.conv1, self.bn1, inputs)))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                hidden = _through(block, hidden)
         logits: Tensor = self.fc(self.avgpool(hidden).flatten(1))
         return logits
 
@@ -50,3 +58,42 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
             nn.BatchNorm2d(outputs),
         )
     return nn.Sequential(block(inputs, outputs, stride, shortcut), block(outputs, outputs))
+
+
+def _through(block: Any, inputs: Tensor) -> Tensor:
+    """What torchvision's basic block computes, a convolution and its BatchNorm at a time."""
+    hidden = block.relu(_normed(block.conv1, block.bn1, inputs))
+    hidden = _normed(block.conv2, block.bn2, hidden)
+    shortcut = inputs
+    if block.downsample is not None:
+        conv, norm = block.downsample
+        shortcut = _normed(conv, norm, inputs)
+    outputs: Tensor = block.relu(hidden + shortcut)
+    return outputs
+
+
+def _normed(conv: nn.Conv2d, norm: nn.BatchNorm2d, inputs: Tensor) -> Tensor:
+    """norm(conv(inputs)); as one convolution where norm is in evaluation mode, and that is faster:
+
+        g (W∗x − μ)/√(σ² + ϵ) + b = (s W)∗x + (b − s μ),   s = g/√(σ² + ϵ).
+    Then the backward pass neither holds W∗x nor sums over it, but the weights are scaled.
+    """
+    if norm.training or not _many(conv, inputs):
+        normed: Tensor = norm(conv(inputs))
+        return normed
+    mean, variance = cast("Tensor", norm.running_mean), cast("Tensor", norm.running_var)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    bias = torch.addcmul(norm.bias, mean, scale, value=-1)
+    weight = conv.weight * scale.view(-1, 1, 1, 1)
+    return conv2d(inputs, weight, bias, conv.stride, conv.padding)
+
+
+def _many(conv: nn.Conv2d, inputs: Tensor) -> bool:
+    """Whether passes over a convolution's outputs cost more than those over its weights.
+
+    Measured on the CPU; on CUDA, not measured, every small operation is a launch.
+    """
+    of_each_channel = inputs[:, 0].numel() // prod(conv.stride)
+    outputs = conv.out_channels * of_each_channel
+    on_cpu = inputs.device.type == "cpu"
+    return on_cpu and outputs >= MANY and of_each_channel >= conv.weight[0].numel()

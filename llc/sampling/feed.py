@@ -65,20 +65,20 @@ class Feed:
             self.indices = ShuffledBatches(
                 keys, posterior.loss.num_examples, schedule.batch_size, like.device
             )
-        self.posterior, self.like = posterior, like
+        self.posterior, self.like, self.ahead = posterior, like, ahead
         self.asked = 0  # steps prepared, or being prepared
         self.turn = 0
         self.slots: list[Slot] = []  # made when first needed
         self.room = min(3 if ahead else 2, -(-self.num_steps // self.steps))
 
-    def blocks(self, halt: Halt, *, ahead: bool) -> Iterator[Block]:
+    def blocks(self, halt: Halt) -> Iterator[Block]:
         """The blocks that are left, up to `halt`, but at least one; the next is prepared
         meanwhile with `ahead`.
 
-        A block is valid until two more have been asked for: its last position is where the next
-        one starts.
+        A block is valid until the next has been asked for, its positions one block longer: the last
+        of them is where the next one starts.
         """
-        if not ahead:
+        if not self.ahead:
             while self.asked < self.num_steps:
                 yield self._prepare(*self._next())
                 if halt():
@@ -124,9 +124,10 @@ class Feed:
 
     def _slot(self) -> "Slot":
         flat = self.like.new_empty(self.steps, self.layout.total)
-        return Slot(
-            flat, [self.layout.stack(row) for row in flat], self.posterior.block(self.steps)
-        )
+        # One block after another, a block's batches are done with when the next one's are drawn.
+        one = self.slots and not self.ahead
+        batches = self.slots[0].batches if one else self.posterior.block(self.steps)
+        return Slot(flat, [self.layout.stack(row) for row in flat], batches)
 
     @torch.no_grad()
     def _prepare(self, slot: "Slot", steps: int) -> Block:

@@ -158,7 +158,7 @@ class _Chains:
             return
         recorder = self.recorder
         with intra_op_threads(1 if self.ahead else torch.get_num_threads()):
-            for block in self.feed.blocks(halt, ahead=self.ahead):
+            for block in self.feed.blocks(halt):
                 start = self.carried.position
                 self.carried, info = self.sampler.advance(self.carried, block)
                 recorder.write(start, block, info)
