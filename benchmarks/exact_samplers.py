@@ -2,6 +2,7 @@
 
     python -m benchmarks.exact_samplers [--peer-python .venv-bench/bin/python] [--rounds 2]
         [--seconds 5] [--minutes 8] [--problems dln ...] [--samplers nuts ...]
+        [--chains 4 256]
 
 ESS is that of nβ(L − L*), the number λ̂ is the mean of, by the same estimator for both. Each
 measurement is a fresh process on the same cores; within a round ours and the peer's follow one
@@ -10,8 +11,8 @@ peers' environment). Ours and BlackJAX adapt to the same targets: `exact_blackja
 
 Writes `exact_samplers.json` after every measurement, and from it `exact_samplers.md`, beside this
 file. Where that record, made in the same way, has some of what is asked for (a run was killed, or
-its `--minutes` were over), the rest is added; where it has all, all is measured anew. Exits with 1
-if a measurement failed, with 3 if some are left for another call.
+its `--minutes` were over), the rest is added; where it has all, all is measured anew. What is not
+asked for stays. Exits with 1 if a measurement failed, with 3 if some are left for another call.
 """
 
 import argparse
@@ -23,7 +24,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,18 +36,31 @@ from llc.diagnostics import ess
 
 HERE, NAME = Path(__file__).parent, "exact_samplers"
 OURS, PEER = "llc", "BlackJAX"
+SHOWN = ("ess_per_second", "ess_per_gradient", "microseconds_per_gradient", "warm_up_seconds")
 MODULES = {OURS: "benchmarks.exact_ours", PEER: "benchmarks.exact_blackjax"}
 
 
-def measure(who: str, python: str, problem: str, sampler: str, seed: int, folder: Path, args):
+class Case(NamedTuple):
+    """What is measured, round after round."""
+
+    problem: str
+    sampler: str
+    chains: int
+
+    def key(self, turn: int, who: str) -> str:
+        """Returns the name of a measurement in the record."""
+        return f"{self.problem}, {self.sampler}, {self.chains} chains, round {turn}, {who}"
+
+
+def measure(who: str, python: str, case: Case, seed: int, folder: Path, seconds: float) -> dict:
     """Returns one measurement, with what the draws say."""
     draws = folder / "draws.npy"
     options = {
-        "--problem": problem,
-        "--file": folder / f"{problem}.npz",
-        "--sampler": sampler,
-        "--chains": args.chains,
-        "--seconds": args.seconds,
+        "--problem": case.problem,
+        "--file": folder / f"{case.problem}.npz",
+        "--sampler": case.sampler,
+        "--chains": case.chains,
+        "--seconds": seconds,
         "--seed": seed,
         "--draws-to": draws,
     }
@@ -64,24 +80,16 @@ def measure(who: str, python: str, problem: str, sampler: str, seed: int, folder
     }
 
 
-def row(problem: str, sampler: str, rounds: dict[str, dict[int, dict]]) -> list[str]:
-    """Returns the table's lines of one problem and sampler, from its measurements by round."""
+def row(case: Case, rounds: dict[str, dict[int, dict]]) -> list[str]:
+    """Returns the table's lines of one case, from its measurements by round."""
     lines = []
     for who, results in rounds.items():
-        head = f"| {problem} | {sampler} | {who} | "
+        head = f"| {case.problem} | {case.sampler} | {case.chains} | {who} | "
         failed = [r["failed"] for r in results.values() if "failed" in r]
         if failed or not results:
-            lines.append(head + (f"failed: {failed[0]}" if failed else "not measured") + " |" * 7)
+            lines.append(head + (f"failed: {failed[0]}" if failed else "not measured") + " |" * 6)
             continue
-        middle = {
-            name: statistics.median(r[name] for r in results.values())
-            for name in (
-                "ess_per_second",
-                "ess_per_gradient",
-                "microseconds_per_gradient",
-                "warm_up_seconds",
-            )
-        }
+        middle = {name: statistics.median(r[name] for r in results.values()) for name in SHOWN}
         ratio, peers = "–", rounds[PEER]
         ratios = [
             own["ess_per_second"] / peers[turn]["ess_per_second"]
@@ -107,12 +115,12 @@ def report(record: dict) -> str:
         "# Exact samplers",
         "",
         "Made by `python -m benchmarks.exact_samplers`; do not edit. Effective draws of nβ(L − L*)",
-        f"after the warm-up, {asked['chains']} chains in float64, {asked['seconds']:g} s",
-        f"of them a measurement, medians over {asked['rounds']} rounds; ratio of ESS/s within",
-        "rounds, with its range. Gradients are counted over all",
-        "chains: with HMC those of the longest trajectory for each, with NUTS each chain's own,",
-        "without what is computed while it waits for the others. The warm-up includes BlackJAX's",
-        f"compilation. NUTS doubles at most {exact_problems.MAX_DEPTH} times.",
+        f"after the warm-up in float64, {asked['seconds']:g} s of them a measurement, medians over",
+        f"{asked['rounds']} rounds; ratio of ESS/s within rounds, with its range. Gradients are",
+        "counted over all chains: with HMC those of the longest trajectory for each, with NUTS",
+        "each chain's own, without what is computed while it waits for the others; µs is the time",
+        "over their number. The warm-up includes BlackJAX's compilation. NUTS doubles at most",
+        f"{exact_problems.MAX_DEPTH} times.",
         "",
         *(f"- {name}: {what}" for name, what in record["problems"].items()),
         "",
@@ -121,60 +129,59 @@ def report(record: dict) -> str:
         + ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))
         + f". Other processes used at most {others:.0%} of the cores during a measurement.",
         "",
-        "| problem | sampler | | ESS/s | ratio | ESS/gradient | µs/gradient | warm-up, s | λ̂ |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| problem | sampler | chains | | ESS/s | ratio | ESS/gradient | µs/gradient | warm-up, s "
+        "| λ̂ |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for problem in record["problems"]:
-        for sampler in exact_problems.SAMPLERS:
-            rounds = {
-                who: {
-                    turn: record["measured"][key(problem, sampler, turn, who)]
-                    for turn in range(asked["rounds"])
-                    if key(problem, sampler, turn, who) in record["measured"]
-                }
-                for who in MODULES
+    for case in map(Case._make, record["cases"]):
+        rounds = {
+            who: {
+                turn: record["measured"][case.key(turn, who)]
+                for turn in range(asked["rounds"])
+                if case.key(turn, who) in record["measured"]
             }
-            if any(rounds.values()):
-                lines += row(problem, sampler, rounds)
+            for who in MODULES
+        }
+        lines += row(case, rounds)
     return "\n".join([*lines, ""])
 
 
-def key(problem: str, sampler: str, turn: int, who: str) -> str:
-    """Returns a measurement's name in the record."""
-    return f"{problem}, {sampler}, round {turn}, {who}"
+def cases(args: argparse.Namespace) -> list[Case]:
+    """Returns what is asked for."""
+    return [Case(*names) for names in product(args.problems, args.samplers, args.chains)]
 
 
-def left(record: dict, args: argparse.Namespace) -> Iterator[tuple[str, str, int, str]]:
-    """What has not been measured: rounds one after the other, those that take part in a ratio
-    together."""
+def left(record: dict, args: argparse.Namespace) -> Iterator[tuple[Case, int]]:
+    """What has not been measured by both, round after round."""
     for turn in range(args.rounds):
-        for problem in args.problems:
-            for sampler in args.samplers:
-                pair = [(problem, sampler, turn, who) for who in MODULES]
-                if any("lambdahat" not in record["measured"].get(key(*p), {}) for p in pair):
-                    yield from pair
+        for case in cases(args):
+            known = (record["measured"].get(case.key(turn, who), {}) for who in MODULES)
+            if not all("lambdahat" in result for result in known):
+                yield case, turn
 
 
 def begun(path: Path, args: argparse.Namespace) -> dict:
-    """Returns the record to go on with: the one at `path` where it lacks something."""
-    asked = {name: getattr(args, name) for name in ("rounds", "chains", "seconds", "threads")}
+    """Returns the record to go on with: the one at `path` where it was made in the same way."""
+    asked = {name: getattr(args, name) for name in ("rounds", "seconds", "threads")}
     fresh = {"asked": asked, "machine": machine.describe(), "versions": {}, "problems": {}}
-    fresh["measured"] = {}
+    fresh |= {"cases": [], "measured": {}}
     old = json.loads(path.read_text()) if path.exists() else fresh
     same = (
         old.get("asked") == asked and old["machine"]["processor"] == fresh["machine"]["processor"]
     )
-    if not same:
-        return fresh
-    if next(left(old, args), None) is None:
-        old["measured"] = {
-            name: result
-            for name, result in old["measured"].items()
-            if not name.startswith(
-                tuple(f"{p}, {s}," for p in args.problems for s in args.samplers)
-            )
-        }
-    return old
+    record = old if same else fresh
+    if next(left(record, args), None) is None:
+        for case, turn, who in product(cases(args), range(args.rounds), MODULES):
+            del record["measured"][case.key(turn, who)]
+    known = {*map(Case._make, record["cases"]), *cases(args)}
+    record["cases"] = sorted(known, key=place)
+    return record
+
+
+def place(case: Case) -> tuple[int, int, int]:
+    """Where a case stands in the table."""
+    problems, samplers = list(exact_problems.PROBLEMS), exact_problems.SAMPLERS
+    return problems.index(case.problem), samplers.index(case.sampler), case.chains
 
 
 def keep(record: dict, folder: Path) -> None:
@@ -191,7 +198,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--seconds", type=float, default=5.0, help="of draws a measurement")
     p.add_argument("--minutes", type=float, default=math.inf, help="after which nothing is begun")
-    p.add_argument("--chains", type=int, default=4)
+    p.add_argument("--chains", type=int, nargs="+", default=[4])
     p.add_argument("--threads", type=int, default=2, help="cores that the processes may use")
     names, samplers = tuple(exact_problems.PROBLEMS), exact_problems.SAMPLERS
     p.add_argument("--problems", nargs="+", choices=names, default=names)
@@ -215,21 +222,22 @@ def main() -> int:
     results, late = [], False
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for problem, sampler, turn, who in list(left(record, args)):
-            late = who == OURS and time.monotonic() > end
+        for case, turn in list(left(record, args)):
+            late = time.monotonic() > end
             if late:
                 break
-            if not (folder / f"{problem}.npz").exists():
-                said = exact_problems.write(problem, folder / f"{problem}.npz")
-                record["problems"][problem] = said
-            result = measure(who, pythons[who], problem, sampler, turn, folder, args)
-            results.append(result)
-            record["versions"] |= result.pop("versions", {})
-            record["measured"][key(problem, sampler, turn, who)] = result
-            keep(record, args.output)
-            said = result.get("failed") or f"{result['ess_per_second']:.3g} ESS/s"
-            others = f"(other work {result.get('other_work', 0.0):.0%})"
-            print(f"{key(problem, sampler, turn, who)}: {said} {others}", flush=True)
+            problem = folder / f"{case.problem}.npz"
+            if not problem.exists():
+                record["problems"][case.problem] = exact_problems.write(case.problem, problem)
+            for who, python in pythons.items():
+                result = measure(who, python, case, turn, folder, args.seconds)
+                results.append(result)
+                record["versions"] |= result.pop("versions", {})
+                record["measured"][case.key(turn, who)] = result
+                keep(record, args.output)
+                said = result.get("failed") or f"{result['ess_per_second']:.3g} ESS/s"
+                others = f"(other work {result.get('other_work', 0.0):.0%})"
+                print(f"{case.key(turn, who)}: {said} {others}", flush=True)
     print(report(record))
     if any("failed" in r for r in results):
         return 1
