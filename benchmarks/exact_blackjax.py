@@ -37,16 +37,17 @@ def model(name: str, arrays) -> tuple:
     else:
         x, y = jnp.asarray(arrays["inputs"]), jnp.asarray(arrays["targets"])
         layers = list(centre)
+        activation = jnp.tanh if name == "tanh_mlp" else jax.nn.relu
 
         def loss(w):
             hidden = x
-            if name == "dln":
+            if name in exact_problems.LINEAR:
                 for layer in layers:
                     hidden = hidden @ w[layer].T
             else:
                 for i in range(0, len(layers), 2):
                     hidden = hidden @ w[layers[i]].T + w[layers[i + 1]]
-                    hidden = jax.nn.relu(hidden) if i + 2 < len(layers) else hidden
+                    hidden = activation(hidden) if i + 2 < len(layers) else hidden
             return jnp.mean((hidden - y) ** 2)
 
     def energy(w):
@@ -107,7 +108,11 @@ def hmc(log_density, centre, warm_up):
 def nuts(log_density, centre, warm_up):
     """Returns (warm, step): one chain's."""
     adaptation = blackjax.window_adaptation(
-        blackjax.nuts, log_density, target_acceptance_rate=TARGET, initial_step_size=0.01
+        blackjax.nuts,
+        log_density,
+        target_acceptance_rate=TARGET,
+        initial_step_size=0.01,
+        max_num_doublings=exact_problems.MAX_DEPTH,
     )
     kernel = blackjax.nuts.build_kernel()
 
@@ -116,7 +121,9 @@ def nuts(log_density, centre, warm_up):
         return state, (parameters["step_size"], parameters["inverse_mass_matrix"])
 
     def step(state, key, parameters):
-        state, info = kernel(key, state, log_density, *parameters)
+        state, info = kernel(
+            key, state, log_density, *parameters, max_num_doublings=exact_problems.MAX_DEPTH
+        )
         return state, info.num_integration_steps, info.acceptance_rate
 
     return warm, step

@@ -5,9 +5,12 @@ python -m benchmarks.exact_ours --problem dln --sampler nuts --seconds 20 --draw
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from threading import Barrier
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks import exact_problems
 from llc.params import stack
@@ -19,11 +22,12 @@ from llc.samplers.nuts import nuts
 from llc.sampling import Schedule, sample
 from llc.streams import Stream
 
-PILOT = {
-    "hmc": 20,
-    "nuts": 20,
-    "mclmc": 640,
-}  # draws of the run that tells how many fit in the time
+MOST_STEPS = 1_000_000  # of a chain; the time is over long before
+PATIENCE = 600  # seconds that one group of chains waits for the warm-up of another
+
+
+class TimeOverError(Exception):
+    """The draws have had their time."""
 
 
 def own_leaves(state) -> float | None:
@@ -32,34 +36,56 @@ def own_leaves(state) -> float | None:
 
 
 class Clock:
-    """When the draws after the warm-up began, and the gradients of each block since."""
+    """Builds samplers that keep nβ(L − L*) after their warm-up and end after so many seconds.
 
-    def __init__(self, build: Callable[[LocalPosterior], Sampler]) -> None:
-        self.build, self.done, self.began, self.gradients = build, 0, 0.0, 0.0
+    The chains may run in several groups, side by side: the time of all begins when the last of
+    them is warm.
+    """
+
+    def __init__(self, build: Callable[[LocalPosterior], Sampler], seconds: float) -> None:
+        self.build, self.seconds, self.began = build, seconds, 0.0
+        self.groups: list[list[Tensor]] = []  # the values of each group, block by block
+        self.gradients: list[float] = []  # likewise, of all groups
 
     def __call__(self, posterior: LocalPosterior) -> Sampler:
-        sampler = self.build(posterior)
+        sampler, values, done = self.build(posterior), [], 0
+        self.groups.append(values)
+        self.together = Barrier(len(self.groups), timeout=PATIENCE)
 
         def advance(state, block):
+            nonlocal done
+            warming = sampler.warm_up - done  # steps that are no draws yet
+            done += len(block.positions)
+            drawing = done > sampler.warm_up
+            if drawing and not values:
+                self.together.wait()
+                self.began = time.perf_counter()
             before = own_leaves(state)
             state, info = sampler.advance(state, block)
-            self.done += len(block.positions)
-            if self.done <= sampler.warm_up:
-                self.began = time.perf_counter()
-            elif before is None:
-                self.gradients += info.gradients
-            else:
-                self.gradients += own_leaves(state) - before
+            if drawing:
+                excess = posterior.nbeta * (info.loss - info.baseline)
+                values.append(excess[max(0, warming) :])
+                self.gradients.append(
+                    info.gradients if before is None else own_leaves(state) - before
+                )
+                if time.perf_counter() - self.began > self.seconds:
+                    raise TimeOverError
             return state, info
 
         return sampler._replace(advance=advance)
+
+    def draws(self) -> np.ndarray:
+        """(C, draws), as many of each chain."""
+        groups = [torch.cat(values) for values in self.groups]
+        least = min(map(len, groups))
+        return torch.cat([values[:least] for values in groups], dim=1).mT.double().numpy()
 
 
 def build_of(name: str, gamma: float) -> Callable[[LocalPosterior], Sampler]:
     warm_up = exact_problems.WARM_UP[name]
     return {
         "hmc": lambda p: hmc(p, trajectory=quarter_period(gamma), warm_up=warm_up),
-        "nuts": lambda p: nuts(p, warm_up=warm_up),
+        "nuts": lambda p: nuts(p, warm_up=warm_up, max_depth=exact_problems.MAX_DEPTH),
         "mclmc": lambda p: mclmc(p, warm_up=warm_up),
     }[name]
 
@@ -72,26 +98,18 @@ def main() -> None:
     centre = stack([problem.centre])
     posterior = LocalPosterior.around(problem.loss, centre, nbeta, gamma, args.chains)
     streams = [Stream(args.seed, chain) for chain in range(args.chains)]
-    warm_up, n = exact_problems.WARM_UP[args.sampler], problem.num_training_data
-
-    def measured(draws: int) -> tuple[Clock, float, np.ndarray]:
-        clock = Clock(build_of(args.sampler, gamma))
-        trace = sample(posterior, clock, Schedule(warm_up + draws, n), streams)
-        seconds = time.perf_counter() - clock.began
-        values = nbeta * (trace.loss - trace.baseline)
-        return clock, seconds, values[:, warm_up:].double().numpy()
-
-    few = PILOT[args.sampler]
-    _, pilot, _ = measured(few)
-    draws = max(few, int(args.seconds / pilot * few))
+    clock = Clock(build_of(args.sampler, gamma), args.seconds)
+    schedule = Schedule(MOST_STEPS, problem.num_training_data)
     start = time.perf_counter()
-    clock, seconds, values = measured(draws)
+    with suppress(TimeOverError):
+        sample(posterior, clock, schedule, streams)
+    seconds = time.perf_counter() - clock.began
     exact_problems.report(
         args,
-        values,
+        clock.draws(),
         seconds=seconds,
-        warm_up_seconds=time.perf_counter() - start - seconds,
-        gradients=clock.gradients,
+        warm_up_seconds=clock.began - start,
+        gradients=sum(clock.gradients),
         versions={"torch": torch.__version__},
     )
 

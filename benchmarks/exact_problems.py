@@ -11,13 +11,17 @@ from pathlib import Path
 import numpy as np
 
 GAMMA = 10.0
-WARM_UP = {"hmc": 300, "nuts": 300, "mclmc": 3000}
+WARM_UP = {"hmc": 200, "nuts": 200, "mclmc": 3000}
+MAX_DEPTH = 8  # doublings of NUTS
 SAMPLERS = tuple(WARM_UP)
 PROBLEMS = {
     "relu_mlp": {"target_params": 1000, "num_training_data": 1000},
+    "tanh_mlp": {"target_params": 1000, "num_training_data": 1000},
     "dln": {"target_params": 1000, "num_training_data": 1000},
+    "reduced_rank": {"target_params": 1000, "num_training_data": 1000},
     "quadratic": {"target_params": 100, "num_training_data": 1000},
 }
+LINEAR = ("dln", "reduced_rank")
 
 
 def temperature(problem) -> float:
@@ -39,7 +43,7 @@ def write(name: str, path: Path) -> str:
     if name == "quadratic":
         low, high = math.log10(0.01), 0.0
         arrays["curvatures"] = np.logspace(low, high, problem.num_params)
-    elif name == "dln":
+    elif name in LINEAR:
         arrays["inputs"] = loss.inputs.numpy()
         arrays["targets"] = (loss.inputs @ loss.teacher[0].mT).numpy()
     else:
@@ -56,7 +60,7 @@ def arguments(doc: str) -> argparse.Namespace:
     p.add_argument("--file", type=Path, help="the problem, as `write` left it (peer)")
     p.add_argument("--sampler", choices=SAMPLERS, required=True)
     p.add_argument("--chains", type=int, default=4)
-    p.add_argument("--seconds", type=float, default=20.0, help="of draws after the warm-up")
+    p.add_argument("--seconds", type=float, default=5.0, help="of draws after the warm-up")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--draws-to", type=Path, required=True, help="where to leave nβ(L − L*)")
     return p.parse_args()

@@ -40,6 +40,9 @@ class VectorLoss:
     def numbers_per_step(self, batch_size):
         return 1
 
+    def examples_per_step(self, batch_size):
+        return 1
+
     def select(self, index):
         return self
 

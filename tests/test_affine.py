@@ -46,6 +46,17 @@ def test_layers_go_forwards_and_backwards(kind):
     assert torch.equal(out["weight1"], before["weight1"])
 
 
+@pytest.mark.parametrize("kind", [ByExample, ByFeature])
+def test_a_layer_with_one_output_goes_backwards(kind):
+    weight, bias = normal(CHAINS, 1, 8, seed=0), normal(CHAINS, 1, seed=1)
+    deltas = normal(CHAINS, SIZE, 1, seed=2)
+    layers = kind(weight, SIZE, (5, 8, 1))
+    out = weight.new_empty(CHAINS, *layers.shape(8))
+    [layer] = layers_of({"weight": weight, "bias": bias})
+    backward = layers.backward(1, layer, layers.arrange(deltas), out)
+    torch.testing.assert_close(backward, layers.arrange(deltas @ weight), **ROUNDING)
+
+
 def test_narrow_layers_lie_feature_by_feature():
     like = torch.zeros(1)
     assert isinstance(affine(like, SIZE, WIDTHS), ByFeature)

@@ -39,6 +39,9 @@ class LibraryLoss:
     def numbers_per_step(self, batch_size: int) -> int:
         return 1 if batch_size >= self.num_examples else batch_size * (1 + self.data.numbers())
 
+    def examples_per_step(self, batch_size: int) -> int:
+        return batch_size
+
     @torch.no_grad()
     def reference(self, centres: Params) -> Tensor:
         """(S, n) losses of every example at w*; (S, 1), their mean, where the loss is a mean.

@@ -107,4 +107,6 @@ class ByFeature:
         out.bias.add_(delta.sum(2), alpha=s)  # a product with a single column takes twice as long
 
     def backward(self, index: int, layer: Layer, delta: Tensor, out: Tensor) -> Tensor:
+        if delta.shape[1] == 1:
+            return torch.mul(layer.turned, delta, out=out)  # a third of a product's time
         return torch.bmm(layer.turned, delta, out=out)

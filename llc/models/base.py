@@ -50,6 +50,10 @@ class StackedLoss(Protocol):
     def numbers_per_step(self, batch_size: int) -> int:
         """What one step of one chain holds in a block, in numbers; bounds the block's length."""
 
+    def examples_per_step(self, batch_size: int) -> int:
+        """How many examples a step's products run over: fewer than the batch where it is summed up
+        before."""
+
     def reference(self, centres: Params) -> Tensor:
         """(S, …) what L_B(w*) is computed from later, for centres (S, *shape); zero iff every
         example's loss is zero there (then L_B(w*) costs nothing)."""

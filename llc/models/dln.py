@@ -133,6 +133,9 @@ class LinearLoss:
         gathered = 0 if batch_size >= self.num_examples else (batch_size + inputs) * inputs
         return gathered + 2 * inputs * outputs
 
+    def examples_per_step(self, batch_size: int) -> int:
+        return min(batch_size, self.widths[0])
+
     def block(self, like: Params, reference: Tensor, steps: int) -> "LinearBlock":
         return LinearBlock(self, like, reference, steps)
 

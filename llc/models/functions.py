@@ -57,6 +57,9 @@ class FunctionLoss:
         whole = self.equal_examples or batch_size >= self.num_examples
         return 1 if whole else batch_size * (self.data.shape[1] + 1)
 
+    def examples_per_step(self, batch_size: int) -> int:
+        return 1 if self.equal_examples else batch_size
+
     def block(self, like: Params, reference: Tensor, steps: int) -> "FunctionBlock":
         return FunctionBlock(self, like, reference, steps)
 

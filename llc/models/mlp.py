@@ -88,6 +88,9 @@ class MLPLoss:
         gathered = 0 if batch_size >= self.num_examples else self.widths[0] + self.widths[-1]
         return batch_size * (gathered + self.widths[-1])
 
+    def examples_per_step(self, batch_size: int) -> int:
+        return batch_size
+
     def block(self, like: Params, reference: Tensor, steps: int) -> "MLPBlock":
         return MLPBlock(self, like, reference, steps)
 

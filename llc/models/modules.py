@@ -80,6 +80,9 @@ class ModuleLoss:
             return 1  # nothing is gathered
         return batch_size * (self.inputs[0].numel() + self.targets[0].numel())
 
+    def examples_per_step(self, batch_size: int) -> int:
+        return batch_size
+
     @torch.no_grad()
     def reference(self, centres: Params) -> Tensor:
         """(S, n) losses of every example at w*, in its precision."""

@@ -46,7 +46,7 @@ def sample(
     keeper = keeper or Keeper()
     left = keeper.left(name) or {"seconds": 0.0, "groups": []}
     started = perf_counter() - left["seconds"]
-    small = is_small(posterior)
+    small = is_small(posterior, schedule.batch_size)
     parts = [slice(0, posterior.chains)] if small else thread_parts(posterior)
     if left["groups"]:  # as they were cut up, whatever threads there are now
         parts = [slice(*ends) for ends in left["parts"]]

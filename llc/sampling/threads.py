@@ -9,12 +9,15 @@ import torch
 
 from llc.posterior import LocalPosterior
 
-SMALL = 10_000  # parameters in the stack below which a step is too short to share among threads
+# Below both a step is too short to share among threads: parameters in the stack, and times examples
+SMALL, LIGHT = 10_000, 2_000_000
 
 
-def is_small(posterior: LocalPosterior) -> bool:
+def is_small(posterior: LocalPosterior, batch_size: int) -> bool:
     """Whether a step is shorter than the hand-over between threads."""
-    return posterior.anchor.flat.device.type == "cpu" and posterior.layout.total < SMALL
+    total, examples = posterior.layout.total, posterior.loss.examples_per_step(batch_size)
+    on_cpu = posterior.anchor.flat.device.type == "cpu"
+    return on_cpu and total < SMALL and total * examples < LIGHT
 
 
 def thread_parts(posterior: LocalPosterior) -> list[slice]:
