@@ -135,7 +135,8 @@ def operations(function, *examples):
     """What the simplified trace of a function runs, and the function that replays it."""
     module = traced.traced(function, examples)
     simplify(module, examples)
-    names = [node.target.__name__ for node in module.graph.nodes if node.op == "call_function"]
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    names = [node.target.overloadpacket.__name__ for node in calls]
     return names, module.forward
 
 

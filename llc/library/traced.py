@@ -16,9 +16,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from llc.library.compiling import Compiling
+from llc.library.scripted import scripted
 from llc.library.simplify import VIEWS, simplify
 from llc.params import Params, derive
 
+aten = torch.ops.aten
 Flat = Callable[..., Sequence[Tensor]]  # tensors in, tensors out
 Adding = Callable[[Params, Sequence[Tensor], Params, float], Tensor]
 
@@ -51,7 +53,7 @@ def adding(
         views = _views_of_leaves(module, len(leaves)) if pure else None
     except Exception:  # the tracer follows less than the transforms of torch.func do
         return _as_it_is(compiling(function) if compiling else function)
-    run = module.forward
+    run = _in_one_call(module)
 
     def replay(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
         leaves = weights.values()
@@ -64,6 +66,14 @@ def adding(
         return value
 
     return replay
+
+
+def _in_one_call(module: GraphModule) -> Callable[..., Any]:
+    """What runs a trace: TorchScript, or Python where that has not all of its operations."""
+    try:
+        return scripted(module)
+    except (RuntimeError, TypeError, KeyError):
+        return module.forward
 
 
 def _none_yet(_: Params) -> dict[Adding, Any]:
@@ -118,13 +128,14 @@ def _add_outputs(module: GraphModule, *, pure: bool) -> None:
     for index, gradient in enumerate(gradients):
         with graph.inserting_before(scale):
             out = graph.placeholder(f"out{index}")
-        product = pure and gradient.target is torch.bmm and list(gradient.users) == [result]
+        product = pure and gradient.target is aten.bmm.default and list(gradient.users) == [result]
         soon = graph.inserting_after(max(gradient, scale))
         with soon if pure else graph.inserting_before(result):
             if product:
-                graph.call_function(torch.Tensor.baddbmm_, (out, *gradient.args), {"alpha": scale})
+                factors = (out, *gradient.args)
+                graph.call_function(aten.baddbmm_.default, factors, {"alpha": scale})
             else:
-                graph.call_function(torch.Tensor.add_, (out, gradient), {"alpha": scale})
+                graph.call_function(aten.add_.Tensor, (out, gradient), {"alpha": scale})
     result.args = (value,)
     for gradient in dict.fromkeys(gradients):  # two leaves may have the same
         if not gradient.users:
