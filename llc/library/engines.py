@@ -51,6 +51,7 @@ class Plain:
         leaves = dict(network.module.named_parameters())
         self.names = list(network.free)
         self.parameters = [leaves[name] for name in self.names]
+        self.home = tuple(parameter.data for parameter in self.parameters)
         self.indices = [network.free[name] for name in self.names]
 
     @torch.no_grad()
@@ -59,6 +60,7 @@ class Plain:
         for index, chain in enumerate(self._by_chain(weights)):
             self._put(chain)
             rows.append(self._losses(_of_chain(batch, index)))
+        self._let_go()
         return torch.stack(rows)
 
     @torch.enable_grad()
@@ -73,6 +75,7 @@ class Plain:
             torch._foreach_add_(total, free, alpha=scale)
             values.append(loss.detach())
             del grads, free  # before the next chain's come
+        self._let_go()
         return torch.stack(values)
 
     def _by_chain(self, params: Params) -> list[Chain]:
@@ -85,6 +88,12 @@ class Plain:
                 parameter.data = leaf
             else:
                 parameter.data.view(-1).index_copy_(0, index, leaf)
+
+    def _let_go(self) -> None:
+        """Keep no stack in memory that nobody else needs."""
+        for parameter, index, leaf in zip(self.parameters, self.indices, self.home, strict=True):
+            if index is None:
+                parameter.data = leaf
 
     def _losses(self, batch: Examples) -> Tensor:
         return self.objective(self.network.call(batch.inputs), batch.targets, batch.number)

@@ -10,7 +10,6 @@ from operator import getitem
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 FORMATS = {  # as TorchScript counts them
