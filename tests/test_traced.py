@@ -91,8 +91,11 @@ def replay(function, leaves, examples):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, monkeypatch):
+@pytest.mark.parametrize("in_one_call", [True, False])
+def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, in_one_call, monkeypatch):
     """At other weights and examples than it was made with, and without calling the model."""
+    run_by = traced.scripted if in_one_call else (lambda module: module.forward)
+    monkeypatch.setattr(traced, "_in_one_call", run_by)  # which would hide that one fails
     model = filled(MODELS[name](), dtype=torch.float64).eval()
     names = [key for key, _ in model.named_parameters()]
     function = gradients(mean_loss(model), names)
@@ -203,6 +206,25 @@ def assert_adds(function, first, *others):
         got = run({str(i): leaf for i, leaf in enumerate(leaves)}, [], {"out": out}, 1.0)
         torch.testing.assert_close(got, value, **ROUNDING)
         torch.testing.assert_close(out, gradient, **ROUNDING)
+
+
+def test_what_torchscript_does_not_have_runs_from_python(monkeypatch):
+    def refuse(module):
+        raise TypeError("no such operation")
+
+    def function(values):
+        return [values * 2, values.sum()]
+
+    monkeypatch.setattr(traced, "scripted", refuse)
+    assert traced.replaying(function, [torch.ones(3)], []) is not None
+    assert_adds(function, [torch.ones(3)], [torch.tensor([1.0, 2.0, 5.0])])
+
+
+def test_threads_share_what_was_traced_once():
+    made, traces = [], traced.Traces()
+    for key in (1, 2, 1):
+        traces.get(key, lambda: made.append(None))
+    assert len(made) == 2
 
 
 def test_shapes_that_depend_on_numbers_are_not_taken_for_constant():

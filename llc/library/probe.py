@@ -133,7 +133,7 @@ def of_a_thread(loss: LibraryLoss, chains: int) -> int:
     stack = LocalPosterior.around(loss, loss.centre, 1.0, 0.0, chains)
     if is_small(stack):
         return chains
-    return max(part.stop - part.start for part in thread_parts(stack))
+    return max(len(range(chains)[part]) for part in thread_parts(stack))
 
 
 def _trial(own: LibraryLoss, chains: int, batch_size: int) -> tuple[Callable[[], None], Tensor]:

@@ -40,7 +40,8 @@ class _Script:
     """The graph so far, and what stands for each node's result in it."""
 
     def __init__(self, module: GraphModule) -> None:
-        self.module, self.graph = module, torch._C.Graph()
+        self.module = module
+        self.graph: Any = torch._C.Graph()  # PyTorch's stubs leave most of it out
         self.values: dict[Node, Any] = {}
 
     def add(self, node: Node) -> None:
