@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llc.models.base import LossBlock, StackedLoss
-from llc.params import Layout, Params, Stack, repeat, select, squared_distance
+from llc.params import Layout, Params, Stack, repeat, select
 
 
 class Evaluation(NamedTuple):
@@ -155,39 +155,40 @@ class LocalPosterior:
 
     def evaluate(self, batches: LossBlock, step: int, weights: Stack) -> Evaluation:
         """U and ∇U at `weights` on batch `step` of a loaded block."""
-        each = self.evaluate_each(batches, range(step, step + 1), weights.flat.unsqueeze(0))
+        slope = self.layout.stack(torch.zeros_like(weights.flat))
+        batches.add_gradient(step, weights.leaves, slope.leaves, 1.0)
+        flats = weights.flat.unsqueeze(0), slope.flat.unsqueeze(0)
+        each = self.evaluate_each(batches, range(step, step + 1), *flats)
         loss, baseline, potential, grad = (values[0] for values in each)
         return Evaluation(loss, baseline, potential, self.layout.stack(grad))
 
     def evaluate_each(
-        self, batches: LossBlock, steps: range, flat: Tensor
+        self, batches: LossBlock, steps: range, flat: Tensor, slopes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same at K stacks (K, total), on the K batches `steps`: (K, C) but ∇U, (K, total).
 
-        Stacks of small networks: what takes no gradient takes K times fewer operations so.
+        slopes: ∇L_B there, where `add_gradient` was asked last; they become ∇U.
         """
-        views, grad = self.layout.views, torch.empty_like(flat)
-        places = views(flat)
-        for name, leaf in views(grad).items():
-            torch.sub(places[name], self.anchor.leaves[name], out=leaf)
-        own = self.points
-        # A stack's gradient has one scale: where nβ differs along it, this is ∇U/nβ at first.
-        grad.mul_(self.gamma if own is None else self._spread(own.gamma / own.nbeta))
-        for step, weights, out in zip(steps, flat, grad, strict=True):
-            batches.add_gradient(
-                step, views(weights), views(out), self.nbeta if own is None else 1.0
-            )
-        if own is not None:
-            grad.mul_(self._spread(own.nbeta))
+        own, of_each = self.points, self._of_each
         here = slice(steps.start, steps.stop, steps.step)
         loss, baseline = batches.losses(here), batches.baselines(here)
-        pull = squared_distance(places, self.anchor.leaves)
-        half = (self.gamma if own is None else own.gamma) / 2
-        return loss, baseline, self.nbetas * loss + half * pull, grad
+        potential = self.nbetas * loss
+        grads, places = self.layout.views(slopes), self.layout.views(flat)
+        if own is None:
+            slopes.mul_(self.nbeta)
+        for name, leaf in grads.items():
+            gap = places[name] - self.anchor.leaves[name]
+            if own is None:
+                leaf.add_(gap, alpha=self.gamma)
+            else:
+                leaf.mul_(of_each(own.nbeta, leaf)).addcmul_(gap, of_each(own.gamma, leaf))
+            pull = gap.square_().reshape(*gap.shape[:2], -1).sum(2)
+            potential = potential + (self.gamma if own is None else own.gamma) / 2 * pull
+        return loss, baseline, potential, slopes
 
-    def _spread(self, values: Tensor) -> Tensor:
-        """(total,) of one value for each chain."""
-        return self.layout.spread(values, self.anchor.flat.new_empty(self.layout.total))
+    def _of_each(self, values: Tensor, like: Tensor) -> Tensor:
+        """(C,) -> a factor for each chain of a leaf (K, C, *shape)."""
+        return values.to(like).view(-1, *[1] * (like.dim() - 2))
 
 
 class FullData:

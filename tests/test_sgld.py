@@ -129,7 +129,9 @@ def test_acceptance_is_that_of_mala(kind, model):
     batches = posterior.block(2)
     batches.load(2, indices.int())
     block = Block([here, there], torch.stack([here.flat, there.flat]), batches)
-    got = look(posterior, block, range(1, 2), there, epsilon)[1]
+    slope = layout.stack(torch.zeros_like(here.flat))
+    batches.add_gradient(1, here.leaves, slope.leaves, 1.0)
+    got = look(posterior, block, range(1, 2), there, slope.flat.unsqueeze(0), epsilon)[1]
     probabilities = []
     for chain in range(CHAINS):
         rows = indices[1, chain]

@@ -85,15 +85,23 @@ def stacks(model, seed):
     return [*leaves, inputs[rows], labels[rows]]
 
 
+def replay(function, leaves, examples):
+    """A gradient as the library runs it: traced, or as it is where that fails."""
+    return traced.replaying(function, leaves, examples) or traced.adding(function)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, monkeypatch):
+@pytest.mark.parametrize("in_one_call", [True, False])
+def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, in_one_call, monkeypatch):
     """At other weights and examples than it was made with, and without calling the model."""
+    run_by = traced.scripted if in_one_call else (lambda module: module.forward)
+    monkeypatch.setattr(traced, "_in_one_call", run_by)  # which would hide that one fails
     model = filled(MODELS[name](), dtype=torch.float64).eval()
     names = [key for key, _ in model.named_parameters()]
     function = gradients(mean_loss(model), names)
     count = len(names)
     first = stacks(model, 10)
-    run = traced.adding(function, first[:count], first[count:])
+    run = replay(function, first[:count], first[count:])
     for seed in (20, 30):
         tensors = stacks(model, seed)
         before = [tensor.clone() for tensor in tensors]
@@ -124,7 +132,7 @@ def test_tied_weights_and_tokens_are_traced_too():
     function = gradients(loss, names)
     *grads, losses = function(*leaves, tokens)
     out = [torch.zeros_like(grad) for grad in grads]
-    run = traced.adding(function, [leaf * 0 for leaf in leaves], [tokens.flip(0)])
+    run = replay(function, [leaf * 0 for leaf in leaves], [tokens.flip(0)])
     got = run(named(names, leaves), [tokens], named(names, out), 1.0)
     torch.testing.assert_close(got, losses, **ROUNDING)
     for own, grad in zip(out, grads, strict=True):
@@ -135,7 +143,8 @@ def operations(function, *examples):
     """What the simplified trace of a function runs, and the function that replays it."""
     module = traced.traced(function, examples)
     simplify(module, examples)
-    names = [node.target.__name__ for node in module.graph.nodes if node.op == "call_function"]
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    names = [node.target.overloadpacket.__name__ for node in calls]
     return names, module.forward
 
 
@@ -190,13 +199,32 @@ def test_a_function_that_cannot_be_traced_runs_as_it_is():
 
 def assert_adds(function, first, *others):
     """A trace made at the leaves `first` does what the function does at others."""
-    run = traced.adding(function, first, [])
+    run = replay(function, first, [])
     for leaves in others:
         gradient, value = function(*leaves)
         out = torch.zeros_like(gradient)
         got = run({str(i): leaf for i, leaf in enumerate(leaves)}, [], {"out": out}, 1.0)
         torch.testing.assert_close(got, value, **ROUNDING)
         torch.testing.assert_close(out, gradient, **ROUNDING)
+
+
+def test_what_torchscript_does_not_have_runs_from_python(monkeypatch):
+    def refuse(module):
+        raise TypeError("no such operation")
+
+    def function(values):
+        return [values * 2, values.sum()]
+
+    monkeypatch.setattr(traced, "scripted", refuse)
+    assert traced.replaying(function, [torch.ones(3)], []) is not None
+    assert_adds(function, [torch.ones(3)], [torch.tensor([1.0, 2.0, 5.0])])
+
+
+def test_threads_share_what_was_traced_once():
+    made, traces = [], traced.Traces()
+    for key in (1, 2, 1):
+        traces.get(key, lambda: made.append(None))
+    assert len(made) == 2
 
 
 def test_shapes_that_depend_on_numbers_are_not_taken_for_constant():
@@ -316,7 +344,7 @@ def test_products_of_narrow_layers_are_turned():
 
 
 def assert_close_at_others(function, leaves):
-    run = traced.adding(function, leaves, [])
+    run = replay(function, leaves, [])
     others = [leaf + 0.5 for leaf in leaves]
     gradient, value = function(*others)
     out = torch.zeros_like(gradient)

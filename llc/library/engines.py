@@ -18,7 +18,7 @@ from llc.library.compiling import Compiling
 from llc.library.data import Examples
 from llc.library.losses import Objective
 from llc.library.network import Network, gather, scatter
-from llc.library.traced import Adding, Flat, adding
+from llc.library.traced import Adding, Flat, Traces, adding, replaying
 from llc.params import Params, derive
 
 Chain = tuple[Tensor, ...]  # one chain's free leaves
@@ -51,6 +51,7 @@ class Plain:
         leaves = dict(network.module.named_parameters())
         self.names = list(network.free)
         self.parameters = [leaves[name] for name in self.names]
+        self.home = tuple(parameter.data for parameter in self.parameters)
         self.indices = [network.free[name] for name in self.names]
 
     @torch.no_grad()
@@ -59,6 +60,7 @@ class Plain:
         for index, chain in enumerate(self._by_chain(weights)):
             self._put(chain)
             rows.append(self._losses(_of_chain(batch, index)))
+        self._let_go()
         return torch.stack(rows)
 
     @torch.enable_grad()
@@ -73,6 +75,7 @@ class Plain:
             torch._foreach_add_(total, free, alpha=scale)
             values.append(loss.detach())
             del grads, free  # before the next chain's come
+        self._let_go()
         return torch.stack(values)
 
     def _by_chain(self, params: Params) -> list[Chain]:
@@ -86,6 +89,12 @@ class Plain:
             else:
                 parameter.data.view(-1).index_copy_(0, index, leaf)
 
+    def _let_go(self) -> None:
+        """Keep no stack in memory that nobody else needs."""
+        for parameter, index, leaf in zip(self.parameters, self.indices, self.home, strict=True):
+            if index is None:
+                parameter.data = leaf
+
     def _losses(self, batch: Examples) -> Tensor:
         return self.objective(self.network.call(batch.inputs), batch.targets, batch.number)
 
@@ -97,9 +106,10 @@ class Vmapped:
     """All chains at once."""
 
     def __init__(
-        self, network: Network, objective: Objective, compiling: Compiling | None = None
+        self, network: Network, objective: Objective, compiling: Compiling | None, traces: Traces
     ) -> None:
-        self.network, self.objective, self.compiling = network, objective, compiling
+        self.network, self.objective = network, objective
+        self.compiling, self.traces = compiling, traces
         self.fixed = {
             name: leaf.detach().clone()
             for name, leaf in network.module.named_parameters()
@@ -118,8 +128,11 @@ class Vmapped:
         key = (len(next(iter(weights.values()))), *[leaf.shape for leaf in examples])
         add = self._gradients.get(key)
         if add is None:
-            function = self._gradient(weights, batch)
-            add = adding(function, [*weights.values()], examples, self.compiling)
+            function, leaves = self._gradient(weights, batch), [*weights.values()]
+            add = self.traces.get(
+                (leaves[0].dtype, *key),
+                lambda: replaying(function, leaves, examples, self.compiling),
+            ) or adding(function, self.compiling)
             self._gradients[key] = add
         return add(weights, examples, out, scale)
 
@@ -150,14 +163,23 @@ class Vmapped:
         return self.objective(outputs, batch.targets, batch.number)
 
 
-ENGINES: dict[str, type[Plain] | type[Vmapped]] = {"vmap": Vmapped, "plain": Plain}
+ENGINES = ("vmap", "plain")
 
 
 def make_engine(
-    name: str, network: Network, objective: Objective, compiling: Compiling | None
+    name: str,
+    network: Network,
+    objective: Objective,
+    compiling: Compiling | None,
+    traces: Traces,
 ) -> Engine:
-    """An engine on `network`, which it has to itself; its gradients are compiled if `compiling`."""
-    return ENGINES[name](network, objective, compiling)
+    """An engine on `network`, which it has to itself; its gradients are compiled if `compiling`.
+
+    traces: those of the engines of other threads, of the same network and objective.
+    """
+    if name == "plain":
+        return Plain(network, objective, compiling)
+    return Vmapped(network, objective, compiling, traces)
 
 
 def _of_chain(batch: Examples, chain: int) -> Examples:

@@ -29,6 +29,7 @@ from llc.library.probe import (
     check_float64,
     check_half,
     compiled_where_it_pays,
+    of_a_thread,
     on_engine,
     on_fastest_engine,
 )
@@ -122,7 +123,8 @@ def estimates(
     with kept_in(checkpoint, partial(call_of, bound, plans, companions, sets)) as keeper:
         if settings.engine == "auto":
             settings = replace(settings, engine=keeper.kept("engine") or "auto")
-        bound, about = _on_engine(bound, settings, plans, together, size, steps)
+        side_by_side = of_a_thread(bound, together)
+        bound, about = _on_engine(bound, settings, plans, side_by_side, size, steps)
         keeper.keep("engine", about["engine"])
         stacks = Places(bound, places, settings.chains_per_stack)
         observed = of_each and Observables(bound, sets, of_each, places)

@@ -11,6 +11,8 @@ from llc.library.engines import ENGINES
 from llc.library.stacked import LibraryLoss
 from llc.library.words import first_line
 from llc.params import Layout, repeat
+from llc.posterior import LocalPosterior
+from llc.sampling.threads import is_small, thread_parts
 
 FEW = 4  # examples
 TRIALS = 2  # timed gradients of each engine, after one that warms it up
@@ -124,6 +126,14 @@ def time_gradient(own: LibraryLoss, chains: int, batch_size: int) -> float:
         float(gradient[0])  # waits for the device
         seconds.append(perf_counter() - started)
     return min(seconds[1:])
+
+
+def of_a_thread(loss: LibraryLoss, chains: int) -> int:
+    """How many chains of a stack of so many a thread takes: what is traced for a trial stays."""
+    stack = LocalPosterior.around(loss, loss.centre, 1.0, 0.0, chains)
+    if is_small(stack):
+        return chains
+    return max(len(range(chains)[part]) for part in thread_parts(stack))
 
 
 def _trial(own: LibraryLoss, chains: int, batch_size: int) -> tuple[Callable[[], None], Tensor]:

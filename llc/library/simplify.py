@@ -22,31 +22,14 @@ SAME_NUMBERS = {
     aten.detach.default,
     aten.alias.default,
 }
-DIRECT: dict[Any, Any] = {  # PyTorch's own binding of an operation: the same, a microsecond sooner
-    aten.add.Tensor: torch.add,
-    aten.sub.Tensor: torch.sub,
-    aten.mul.Tensor: torch.mul,
-    aten.mul.Scalar: torch.mul,
-    aten.div.Tensor: torch.div,
-    aten.pow.Tensor_Scalar: torch.pow,
-    aten.neg.default: torch.neg,
-    aten.exp.default: torch.exp,
-    aten.tanh.default: torch.tanh,
-    aten.sigmoid.default: torch.sigmoid,
-    aten.relu.default: torch.relu,
-    aten.mm.default: torch.mm,
-    aten.bmm.default: torch.bmm,
-    aten.baddbmm.default: torch.baddbmm,
-    aten.sum.dim_IntList: torch.sum,
-    aten.mean.dim: torch.mean,
-    aten.transpose.int: torch.transpose,
-    aten.unsqueeze.default: torch.unsqueeze,
-    aten.squeeze.dim: torch.squeeze,
-    aten.view.default: torch.Tensor.view,
-    aten._unsafe_view.default: torch.Tensor.view,
-    aten.expand.default: torch.Tensor.expand,
+VIEWS = {
+    aten.transpose.int,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.expand.default,
 }
-VIEWS = {torch.transpose, torch.unsqueeze, torch.squeeze, torch.Tensor.view, torch.Tensor.expand}
 FACTOR = {aten.mul.Scalar, aten.mul.Tensor}
 UNIT_FACTOR = FACTOR | {aten.div.Scalar, aten.div.Tensor, aten.pow.Tensor_Scalar}
 SMALL = 2**16  # numbers of a constant that is worth keeping
@@ -76,8 +59,6 @@ def simplify(module: GraphModule, examples: Sequence[Tensor]) -> bool:
         for node in _calls(module.graph):
             _number_as_tensor(node, examples[0].device)
         module.graph.eliminate_dead_code()
-    for node in _calls(module.graph):
-        node.target = DIRECT.get(node.target, node.target)
     module.recompile()
     return pure
 

@@ -13,6 +13,7 @@ from llc.library.data import Data, Examples
 from llc.library.engines import Engine, make_engine
 from llc.library.losses import Objective
 from llc.library.network import Network
+from llc.library.traced import Traces
 from llc.models.base import EVERY, rows_of_each
 from llc.params import Params, Shapes
 
@@ -33,7 +34,7 @@ class LibraryLoss:
         self.shapes: Shapes = network.shapes
         self.num_examples = data.number
         self.centre = network.centre()
-        self._of_thread = threading.local()
+        self._of_thread, self._traces = threading.local(), Traces()
         self._at_centre: Tensor | None = None
 
     def numbers_per_step(self, batch_size: int) -> int:
@@ -86,7 +87,8 @@ class LibraryLoss:
     def run_by(self, engine: str, compiling: Compiling | None = None) -> "LibraryLoss":
         """The same loss on another engine, its gradients compiled if `compiling`."""
         other = copy(self)
-        other.engine, other.compiling, other._of_thread = engine, compiling, threading.local()
+        other.engine, other.compiling = engine, compiling
+        other._of_thread, other._traces = threading.local(), Traces()
         return other
 
     def on(self, data: Examples) -> "LibraryLoss":
@@ -101,7 +103,9 @@ class LibraryLoss:
         name = like.dtype
         if name not in engines:
             network = self.network.to(like.device, like.dtype)
-            engines[name] = make_engine(self.engine, network, self.objective, self.compiling)
+            engines[name] = make_engine(
+                self.engine, network, self.objective, self.compiling, self._traces
+            )
         return engines[name]
 
     @torch.no_grad()

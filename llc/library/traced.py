@@ -5,7 +5,7 @@ of. For small models that takes several times as long as the operations themselv
 the list, simplified.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -16,42 +16,73 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from llc.library.compiling import Compiling
+from llc.library.scripted import scripted
 from llc.library.simplify import VIEWS, simplify
 from llc.params import Params, derive
 
+aten = torch.ops.aten
 Flat = Callable[..., Sequence[Tensor]]  # tensors in, tensors out
 Adding = Callable[[Params, Sequence[Tensor], Params, float], Tensor]
 
 _tracing = Lock()  # the tracer swaps parts of torch.nn while it works
 
 
-def adding(
+class Traces:
+    """What was traced, by what it is for: threads share it, since a trace runs no module."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Adding | None] = {}
+        self._making = Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Adding | None]) -> Adding | None:
+        """`make()`, made once for each key."""
+        with self._making:
+            if key not in self._known:
+                self._known[key] = make()
+            return self._known[key]
+
+
+def adding(function: Flat, compiling: Compiling | None = None) -> Adding:
+    """(w, x, out, scale) -> v with outᵢ ← outᵢ + scale·gᵢ, where function(*w, *x) is (*g, v).
+
+    The function runs as it is, or compiled.
+    """
+    run_it = compiling(function) if compiling else function
+
+    def run(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
+        *gradients, value = run_it(*weights.values(), *examples)
+        torch._foreach_add_(list(out.values()), gradients, alpha=scale)
+        return value
+
+    return run
+
+
+def replaying(
     function: Flat,
     leaves: Sequence[Tensor],
     examples: Sequence[Tensor],
     compiling: Compiling | None = None,
-) -> Adding:
-    """(w, x, out, scale) -> v with outᵢ ← outᵢ + scale·gᵢ, where function(*w, *x) is (*g, v).
+) -> Adding | None:
+    """What `adding` gives, traced, or compiled from the trace; None where it cannot be.
 
     For leaves w and other inputs x like `leaves` and `examples`: of the same shapes and types, on
     the same device, none of which needs a gradient. What the function reads besides is taken for
-    constant. A function that cannot be traced runs as it is. compiling: of the trace, where there
-    is one.
+    constant.
     """
     inputs = [*leaves, *examples]
     try:
         with _tracing:
             module = traced(function, inputs)
         if _has_sizes_of_its_own(module):
-            return _as_it_is(function)
+            return None
         if compiling:
-            return _as_it_is(compiling(module))
+            return adding(module, compiling)
         pure = simplify(module, inputs)
         _add_outputs(module, pure=pure)
         views = _views_of_leaves(module, len(leaves)) if pure else None
     except Exception:  # the tracer follows less than the transforms of torch.func do
-        return _as_it_is(compiling(function) if compiling else function)
-    run = module.forward
+        return None
+    run = _in_one_call(module)
 
     def replay(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
         leaves = weights.values()
@@ -66,19 +97,17 @@ def adding(
     return replay
 
 
+def _in_one_call(module: GraphModule) -> Callable[..., Any]:
+    """What runs a trace: TorchScript, or Python where that has not all of its operations."""
+    try:
+        return scripted(module)
+    except (RuntimeError, TypeError, KeyError):
+        return module.forward
+
+
 def _none_yet(_: Params) -> dict[Adding, Any]:
     """What each trace has derived from the leaves of a buffer."""
     return {}
-
-
-def _as_it_is(function: Flat) -> Adding:
-
-    def run(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
-        *gradients, value = function(*weights.values(), *examples)
-        torch._foreach_add_(list(out.values()), gradients, alpha=scale)
-        return value
-
-    return run
 
 
 def traced(function: Flat, inputs: Sequence[Tensor]) -> GraphModule:
@@ -118,13 +147,14 @@ def _add_outputs(module: GraphModule, *, pure: bool) -> None:
     for index, gradient in enumerate(gradients):
         with graph.inserting_before(scale):
             out = graph.placeholder(f"out{index}")
-        product = pure and gradient.target is torch.bmm and list(gradient.users) == [result]
+        product = pure and gradient.target is aten.bmm.default and list(gradient.users) == [result]
         soon = graph.inserting_after(max(gradient, scale))
         with soon if pure else graph.inserting_before(result):
             if product:
-                graph.call_function(torch.Tensor.baddbmm_, (out, *gradient.args), {"alpha": scale})
+                factors = (out, *gradient.args)
+                graph.call_function(aten.baddbmm_.default, factors, {"alpha": scale})
             else:
-                graph.call_function(torch.Tensor.add_, (out, gradient), {"alpha": scale})
+                graph.call_function(aten.add_.Tensor, (out, gradient), {"alpha": scale})
     result.args = (value,)
     for gradient in dict.fromkeys(gradients):  # two leaves may have the same
         if not gradient.users:

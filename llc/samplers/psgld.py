@@ -113,6 +113,7 @@ def _sampler(
         looks = due(state.step, len(block.positions), check_period)
         checks: dict[int, Check] = {}
         metrics: list[Tensor] = []
+        slopes: list[Tensor] = []
         probes = 0
         for step, proposal in enumerate(block.positions):
             time = state.step + step
@@ -137,10 +138,12 @@ def _sampler(
                 checks[step] = bias_check(squared_drift(diagonal, force), epsilon)
             elif step in looks:
                 metrics.append(diagonal.clone())
+                slopes.append(slope.flat.clone())
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
         if metrics:  # now, since the looks ask for other losses
-            checks = look(posterior, block, looks, state.position, epsilon, torch.stack(metrics))
+            seen = _joined(slopes), epsilon, _joined(metrics)
+            checks = look(posterior, block, looks, state.position, *seen)
         after = State(weights, mean, square, state.step + len(loss))
         gradients = (len(loss) + probes) * posterior.chains
         return after, Info(loss, baseline, checks, gradients)
@@ -151,6 +154,11 @@ def _sampler(
         return nbeta**2 * layout.sums(both.mul_(drift).mul_(diagonal))
 
     return Sampler(Noise(scale=sqrt(epsilon)), init, advance, warm_up=metric.warm_up)
+
+
+def _joined(rows: list[Tensor]) -> Tensor:
+    """(K, total); of a single one, itself."""
+    return rows[0].unsqueeze(0) if len(rows) == 1 else torch.stack(rows)
 
 
 def _require_share(name: str, value: float) -> None:

@@ -39,15 +39,21 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
 
     def advance(state: State, block: Block) -> tuple[State, Info]:
         weights = state.position
+        looks = due(state.step, len(block.positions), check_period)
+        slopes = weights.flat.new_zeros(len(looks), len(weights.flat))
+        seen = dict(zip(looks, map(posterior.layout.stack, slopes), strict=True))
         for step, proposal in enumerate(block.positions):
             if keep == 1 and pull:
                 proposal.flat.add_(weights.flat, alpha=-pull)
             proposal.flat.add_(weights.flat, alpha=keep)
-            block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
+            if step in looks:
+                block.batches.add_gradient(step, weights.leaves, seen[step].leaves, 1.0)
+                proposal.flat.add_(seen[step].flat, alpha=drift)
+            else:
+                block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
-        looks = due(state.step, len(loss), check_period)
-        checks = look(posterior, block, looks, state.position, epsilon)
+        checks = look(posterior, block, looks, state.position, slopes, epsilon)
         return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
 
     noise = Noise(posterior.anchor.flat if pull else None, sqrt(epsilon), pull)
@@ -59,6 +65,7 @@ def look(
     block: Block,
     steps: range,
     start: Stack,
+    slopes: Tensor,
     epsilon: float | Tensor,
     metric: Tensor | None = None,
 ) -> dict[int, Check]:
@@ -67,6 +74,8 @@ def look(
     The acceptance probability is what MALA would give the move w -> w' on that step's minibatch:
         min(1, exp(U(w) − U(w') + log q(w|w') − log q(w'|w))),  q(·|w) = N(w − (ε/2)G∇U(w), εG)
     (Roberts & Tweedie 1996). A diagnostic of the step size: full-data MALA accepts less.
+    `slopes`: ∇L_B (K, total) at the start of the K steps, where the block's gradients were asked
+    last; overwritten, so that there is no more than one gradient more than in a step.
     `epsilon`: of all chains, or of each (C,), G being one. `metric`: G (K, total) of the K steps,
     where it is not one; then `squared_gradient` is ∇Uᵀ G ∇U.
     """
@@ -79,12 +88,13 @@ def look(
 
     def seen(at: Tensor, to: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """U and ∇Uᵀ G ∇U at one end, and the mismatch of a move from there to the other."""
-        # The gradient is as large as `at`: only one of them is there at a time.
-        *_, potential, grad = posterior.evaluate_each(block.batches, steps, at)
+        *_, potential, grad = posterior.evaluate_each(block.batches, steps, at, slopes)
         squares = layout.sums(grad, grad) if metric is None else layout.sums(grad, grad, metric)
         return potential, squares, _mismatch(layout, to, at, grad, epsilon, metric)
 
     old, squares, forward = seen(here, there)
+    for step, slope in zip(steps, slopes.zero_(), strict=True):
+        block.batches.add_gradient(step, block.positions[step].leaves, layout.views(slope), 1.0)
     new, _, backward = seen(there, here)
     acceptance = old - new + (forward - backward) / (2 * epsilon)
     columns = acceptance.clamp_(max=0).exp_(), squares, new, torch.ones_like(new) * epsilon

@@ -38,16 +38,19 @@ def sgld_points(posterior: LocalPosterior, check_period: int | None = None) -> S
     def advance(state: State, block: Block) -> tuple[State, Info]:
         weights = state.position
         torch.addcmul(home, block.flat, scale, out=block.flat)
+        looks = due(state.step, len(block.positions), check_period)
+        slopes = like.new_empty(len(looks), layout.total)
         for step, proposal in enumerate(block.positions):
             slope.flat.zero_()
             block.batches.add_gradient(step, weights.leaves, slope.leaves, 1.0)
+            if step in looks:
+                slopes[looks.index(step)] = slope.flat
             # In float32 a small εγ/2 is lost in 1 − εγ/2; beside the noise it keeps its digits.
             proposal.flat.addcmul_(slope.flat, drift).addcmul_(weights.flat, pull)
             proposal.flat.add_(weights.flat)
             weights = proposal
         loss, baseline = block.batches.losses(), block.batches.baselines()
-        looks = due(state.step, len(loss), check_period)
-        checks = look(posterior, block, looks, state.position, epsilon)
+        checks = look(posterior, block, looks, state.position, slopes, epsilon)
         return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
 
     return Sampler(Noise(), init, advance)
