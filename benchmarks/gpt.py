@@ -4,7 +4,7 @@
 
 *Bare*: loss and `loss.backward()` of the plain module on one batch held ready. *SGLD*: a step of
 one chain, or of two, as the library runs them: batch, gradient, noise, localisation, trace; *with
-looks* also the acceptance at every 20th step, which is two gradients more. All in turn, round after
+looks* also the acceptance at every 20th step, which is one gradient more. All in turn, round after
 round, in one process; ratios, per chain, to the bare step of the same round.
 """
 

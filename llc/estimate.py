@@ -99,7 +99,7 @@ def estimate_stack(
     diagonal G of each centre's SGLD, leaves that broadcast to (S, *shape): w moves by
     −(ε/2) G ∇U + √(εG) ξ. stacks: where chains run, and how many at once. observe: traces (C, M)
     numbers of the chains' leaves (C, *shape) at every draw (not of the companions). check_period:
-    steps from one closer look (acceptance, gradient norm) to the next; one takes two gradients.
+    steps from one closer look (acceptance, gradient norm) to the next; one takes a gradient or two.
     Raises: ValueError for a centre that is not finite, unless there is one seed a centre, or for a
         metric with another sampler or with ε = 'auto'.
     """

@@ -210,7 +210,7 @@ class ShuffledBatches:
         shape = (steps, chains, self.size)
         bases = base.int().unsqueeze(2).expand(shape).reshape(-1)
         indices = index.int().unsqueeze(1).expand(shape).reshape(-1)
-        pieces = zip(indices.split(PIECE), bases.split(PIECE), strict=True)
+        pieces = zip(torch.split(indices, PIECE), torch.split(bases, PIECE), strict=True)
         return torch.cat([self._permute(*piece) for piece in pieces]).view(shape)
 
     def _keep_epochs(self, first: int, last: int) -> None:

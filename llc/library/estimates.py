@@ -123,7 +123,7 @@ def estimates(
     with kept_in(checkpoint, partial(call_of, bound, plans, companions, sets)) as keeper:
         if settings.engine == "auto":
             settings = replace(settings, engine=keeper.kept("engine") or "auto")
-        side_by_side = of_a_thread(bound, together)
+        side_by_side = of_a_thread(bound, together, size)
         bound, about = _on_engine(bound, settings, plans, side_by_side, size, steps)
         keeper.keep("engine", about["engine"])
         stacks = Places(bound, places, settings.chains_per_stack)

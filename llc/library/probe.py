@@ -128,10 +128,10 @@ def time_gradient(own: LibraryLoss, chains: int, batch_size: int) -> float:
     return min(seconds[1:])
 
 
-def of_a_thread(loss: LibraryLoss, chains: int) -> int:
+def of_a_thread(loss: LibraryLoss, chains: int, batch_size: int) -> int:
     """How many chains of a stack of so many a thread takes: what is traced for a trial stays."""
     stack = LocalPosterior.around(loss, loss.centre, 1.0, 0.0, chains)
-    if is_small(stack):
+    if is_small(stack, batch_size):
         return chains
     return max(len(range(chains)[part]) for part in thread_parts(stack))
 
