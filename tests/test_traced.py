@@ -94,7 +94,10 @@ def replay(function, leaves, examples):
 @pytest.mark.parametrize("in_one_call", [True, False])
 def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, in_one_call, monkeypatch):
     """At other weights and examples than it was made with, and without calling the model."""
-    run_by = traced.scripted if in_one_call else (lambda module: module.forward)
+
+    def run_by(module, *_):
+        return traced.scripted(module) if in_one_call else module.forward
+
     monkeypatch.setattr(traced, "_in_one_call", run_by)  # which would hide that one fails
     model = filled(MODELS[name](), dtype=torch.float64).eval()
     names = [key for key, _ in model.named_parameters()]
@@ -208,14 +211,24 @@ def assert_adds(function, first, *others):
         torch.testing.assert_close(out, gradient, **ROUNDING)
 
 
-def test_what_torchscript_does_not_have_runs_from_python(monkeypatch):
-    def refuse(module):
-        raise TypeError("no such operation")
+def refuse(*_):
+    raise TypeError("no such operation")
 
+
+def refuse_when_called(_):
+    return refuse
+
+
+def do_something_else(module):
+    return lambda *inputs: module.forward(*inputs) + 1
+
+
+@pytest.mark.parametrize("scripted", [refuse, refuse_when_called, do_something_else])
+def test_what_torchscript_does_not_do_runs_from_python(scripted, monkeypatch):
     def function(values):
         return [values * 2, values.sum()]
 
-    monkeypatch.setattr(traced, "scripted", refuse)
+    monkeypatch.setattr(traced, "scripted", scripted)
     assert traced.replaying(function, [torch.ones(3)], []) is not None
     assert_adds(function, [torch.ones(3)], [torch.tensor([1.0, 2.0, 5.0])])
 
