@@ -18,6 +18,7 @@ from llc.models import dln, mlp
 from llc.models.base import block_steps
 from llc.params import Params, stack
 from llc.posterior import LocalPosterior
+from llc.products import cheapest_order
 from llc.samplers.base import Sampler
 from llc.samplers.sgld import sgld
 from llc.sampling import Schedule, sample
@@ -49,7 +50,7 @@ def gram_flops(workload: Workload, batch_size: int | None) -> int:
     """Floating-point operations of a chain-step of the linear path, matrix products only."""
     widths = workload.widths
     first, last = widths[0], widths[-1]
-    products = sum(p.rows * p.inner * p.columns for p in dln.cheapest_order(widths))
+    products = sum(p.rows * p.inner * p.columns for p in cheapest_order(widths))
     gram = 0 if batch_size is None else batch_size * first * first
     return 2 * (3 * products + last * first * first + gram)
 

@@ -1,4 +1,4 @@
-"""Products of stacked matrices, by the library that multiplies them fastest here.
+"""Products of stacked matrices: by the library that multiplies them fastest here, in what order.
 
 PyTorch multiplies on the CPU through MKL, which on AMD processors leaves the AVX-512 units unused.
 oneDNN, which PyTorch carries too, uses them: for large float32 matrices about twice as fast, chain
@@ -6,7 +6,7 @@ by chain. The choice depends on processor, type and shape alone, never on a meas
 run can be repeated to the last bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -83,3 +83,49 @@ def _onednn_accumulate(out: Tensor, left: Tensor, right: Tensor, scale: float) -
 
 TORCH = Products(_torch_multiply, _torch_add, _torch_accumulate)
 ONEDNN = Products(_onednn_multiply, _onednn_add, _onednn_accumulate)
+
+
+class Product(NamedTuple):
+    """One product of two neighbours in W_L ⋯ W_1.
+
+    Slots 0 … L−1 hold W_1 … W_L, later ones the products in turn.
+    """
+
+    left: int  # slot of the factor (rows, inner)
+    right: int  # slot of the factor (inner, columns)
+    result: int
+    rows: int
+    inner: int
+    columns: int
+
+
+def cheapest_order(widths: Sequence[int]) -> list[Product]:
+    """The L − 1 products behind W_L ⋯ W_1 in the order that needs the fewest operations.
+
+    The classic dynamic programme over spans of layers, O(L³). Going back through the same products
+    with gradients costs twice as much again, so that the same order is the best for both.
+    """
+    layers = len(widths) - 1
+    cost = dict.fromkeys(((i, i + 1) for i in range(layers)), 0)
+    split: dict[tuple[int, int], int] = {}
+    for length in range(2, layers + 1):
+        for low in range(layers - length + 1):
+            high = low + length
+            cost[low, high], split[low, high] = min(
+                (cost[low, k] + cost[k, high] + widths[low] * widths[k] * widths[high], k)
+                for k in range(low + 1, high)
+            )
+    order: list[Product] = []
+
+    def visit(low: int, high: int) -> int:
+        """The slot of W_high ⋯ W_{low+1}, after everything it needs."""
+        if high - low == 1:
+            return low
+        mid = split[low, high]
+        right, left = visit(low, mid), visit(mid, high)
+        slot = layers + len(order)
+        order.append(Product(left, right, slot, widths[high], widths[mid], widths[low]))
+        return slot
+
+    visit(0, layers)
+    return order

@@ -6,9 +6,10 @@ from oracles import normals
 
 from llc.models import dln, mlp
 from llc.models.activations import ACTIVATIONS, GELU, RELU, TANH
-from llc.models.dln import LinearLoss, cheapest_order, second_moment
+from llc.models.dln import LinearLoss, second_moment
 from llc.models.mlp import MLPLoss
 from llc.params import select, stack, unstack
+from llc.products import Product, cheapest_order
 
 # Every product is below ten factors of width ten, each rounding at 2e-16 of its largest term.
 ROUNDING = {"rtol": 1e-10, "atol": 1e-11}
@@ -86,7 +87,7 @@ def as_products(tree, widths):
             return node, node, node + 1
         (right, low, mid), (left, _, high) = visit(node[1]), visit(node[0])
         slot = len(widths) - 1 + len(order)
-        order.append(dln.Product(left, right, slot, widths[high], widths[mid], widths[low]))
+        order.append(Product(left, right, slot, widths[high], widths[mid], widths[low]))
         return slot, low, high
 
     visit(tree)

@@ -10,14 +10,13 @@ the full-data gradient costs no more, whatever n is.
 from collections.abc import Sequence
 from copy import copy
 from math import sqrt
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from llc.models.base import EVERY
 from llc.params import Params, derive
-from llc.products import products
+from llc.products import Product, cheapest_order, products
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, int]]:
@@ -62,52 +61,6 @@ def apply(params: Params, inputs: Tensor) -> Tensor:
     for layer in params.values():
         outputs = outputs @ layer.mT
     return outputs
-
-
-class Product(NamedTuple):
-    """One product of two neighbours in W_L ⋯ W_1.
-
-    Slots 0 … L−1 hold W_1 … W_L, later ones the products in turn.
-    """
-
-    left: int  # slot of the factor (rows, inner)
-    right: int  # slot of the factor (inner, columns)
-    result: int
-    rows: int
-    inner: int
-    columns: int
-
-
-def cheapest_order(widths: Sequence[int]) -> list[Product]:
-    """The L − 1 products behind W_L ⋯ W_1 in the order that needs the fewest operations.
-
-    The classic dynamic programme over spans of layers, O(L³). Going back through the same products
-    with gradients costs twice as much again, so that the same order is the best for both.
-    """
-    layers = len(widths) - 1
-    cost = dict.fromkeys(((i, i + 1) for i in range(layers)), 0)
-    split: dict[tuple[int, int], int] = {}
-    for length in range(2, layers + 1):
-        for low in range(layers - length + 1):
-            high = low + length
-            cost[low, high], split[low, high] = min(
-                (cost[low, k] + cost[k, high] + widths[low] * widths[k] * widths[high], k)
-                for k in range(low + 1, high)
-            )
-    order: list[Product] = []
-
-    def visit(low: int, high: int) -> int:
-        """The slot of W_high ⋯ W_{low+1}, after everything it needs."""
-        if high - low == 1:
-            return low
-        mid = split[low, high]
-        right, left = visit(low, mid), visit(mid, high)
-        slot = layers + len(order)
-        order.append(Product(left, right, slot, widths[high], widths[mid], widths[low]))
-        return slot
-
-    visit(0, layers)
-    return order
 
 
 class LinearLoss:
