@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llc.config import ConfigError, CurveConfig, DLNConfig, SGLDConfig, as_plain, parse
@@ -224,6 +224,7 @@ def test_parsing_again_changes_nothing():
     ),
     st.sampled_from([field.name for field in dataclasses.fields(DLNConfig)]),
 )
+@example({"\n": None}, "sgld_config")
 def test_any_value_parses_or_is_a_one_line_error(value, key):
     message = ""
     try:

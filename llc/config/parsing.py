@@ -39,7 +39,8 @@ def parse(cls: type[T], mapping: Any, prefix: str = "", defaults: T | None = Non
         )
     for key in mapping:
         if key not in hints:
-            raise ConfigError(f"{prefix}{key}: unknown key ({_suggest(str(key), list(hints))})")
+            name = str(key) if str(key).isprintable() else repr(key)
+            raise ConfigError(f"{prefix}{name}: unknown key ({_suggest(name, list(hints))})")
     known_values = vars(cls() if defaults is None else defaults)
     values = {k: _value(hints[k], v, f"{prefix}{k}", known_values[k]) for k, v in mapping.items()}
     config = cls(**(known_values | values))
