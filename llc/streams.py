@@ -233,6 +233,8 @@ class ShuffledBatches:
 
     def _permute(self, indices: Tensor, bases: Tensor) -> Tensor:
         result = self._feistel(indices, bases)
+        if self.side**2 == self.n:
+            return result
         outside = (result >= self.n).nonzero().squeeze(1)
         while len(outside):
             result[outside] = self._feistel(result[outside], bases[outside])
@@ -240,10 +242,12 @@ class ShuffledBatches:
         return result
 
     def _feistel(self, indices: Tensor, bases: Tensor) -> Tensor:
-        side, tables = self.side, self.tables.flatten()
+        side = self.side
+        below = self.tables.flatten() - side
         left = indices.double().div_(side).int()  # exact, and faster than dividing integers
         right = torch.sub(indices, left, alpha=side)
         for turn in range(self.ROUNDS):
-            mixed = tables[turn * side :].index_select(0, right + bases).add_(left)
-            left, right = right, mixed.sub_((mixed >= side).int(), alpha=side)
+            # (T + left) mod side from T − side + left, whose sign bit says whether to add side.
+            mixed = below[turn * side :].index_select(0, right + bases).add_(left)
+            left, right = right, mixed.add_((mixed >> 31).bitwise_and_(side))
         return torch.add(right, left, alpha=side)

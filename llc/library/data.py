@@ -69,14 +69,27 @@ class Examples(NamedTuple):
         """Of one example, inputs and targets together."""
         return sum(leaf[0].numel() for leaf in self.leaves())
 
-    def rows(self, indices: Tensor, like: Tensor) -> "Examples":
-        """Those at `indices` (K, S, B) -> (K, S, B, …), numbers in the precision of `like`."""
+    def rows(self, indices: Tensor, like: Tensor, room: "Examples | None" = None) -> "Examples":
+        """Those at `indices` (K, S, B) -> (K, S, B, …), numbers in the precision of `like`.
 
-        def gathered(table: Tensor) -> Tensor:
-            rows = table.index_select(0, indices.flatten()).view(*indices.shape, *table.shape[1:])
+        room: what an earlier call returned, to be overwritten where it is long enough: fresh memory
+        can cost more than the gather.
+        """
+        flat = indices.flatten()
+
+        def gathered(table: Tensor, into: Tensor | None) -> Tensor:
+            shape = (*indices.shape, *table.shape[1:])
+            if into is None or into.dtype != table.dtype or into[: len(indices)].shape != shape:
+                rows = table.index_select(0, flat).view(shape)
+            else:
+                rows = into[: len(indices)]
+                torch.index_select(table, 0, flat, out=rows.flatten(0, 2))
             return rows.to(like.dtype) if rows.is_floating_point() else rows
 
-        return self.map(gathered)
+        leaves, form = tree_flatten(self)
+        places = [None] * len(leaves) if room is None else room.leaves()
+        found: Examples = tree_unflatten(list(map(gathered, leaves, places)), form)
+        return found
 
     def parts(self, size: int, axis: int = 0) -> Iterator["Examples"]:
         """All of them in order along their axis, `size` at a time."""
@@ -98,7 +111,7 @@ class Data(Protocol):
 
     def parts(self, size: int) -> Iterator[Examples]: ...
 
-    def rows(self, indices: Tensor, like: Tensor) -> Examples: ...
+    def rows(self, indices: Tensor, like: Tensor, room: Examples | None = None) -> Examples: ...
 
 
 class Source(NamedTuple):

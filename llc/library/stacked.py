@@ -132,6 +132,7 @@ class LibraryBlock:
         first = next(iter(like.values()))
         self.loss, self.like, self.chains = loss, first, len(first)
         self.centre_losses = reference
+        self._room: Examples | None = None  # of the longest block so far
         self._losses = list(first.new_zeros(steps, self.chains))  # Σℓ
 
     def load(self, steps: int, indices: Tensor | None) -> None:
@@ -139,7 +140,10 @@ class LibraryBlock:
         self._batches: list[Examples] | None = None  # of each step; where None, all the data
         if indices is not None:
             self.size = indices.shape[-1]
-            self._batches = loss.data.rows(indices, self.like).unbind()
+            rows = loss.data.rows(indices, self.like, self._room)
+            if self._room is None or len(rows.leaves()[0]) > len(self._room.leaves()[0]):
+                self._room = rows
+            self._batches = rows.unbind()
         else:
             self.size = loss.num_examples
         if indices is None or loss.objective.mean:

@@ -52,11 +52,14 @@ class Streamed:
         for start in range(0, self.number, size):
             yield self._at(list(range(start, min(start + size, self.number))))
 
-    def rows(self, indices: Tensor, like: Tensor) -> Examples:
-        """Those at `indices` (K, S, B) -> (K, S, B, …), numbers in the precision of `like`."""
+    def rows(self, indices: Tensor, like: Tensor, room: Examples | None = None) -> Examples:
+        """Those at `indices` (K, S, B) -> (K, S, B, …), numbers in the precision of `like`.
+
+        room: as in `Examples.rows`.
+        """
         distinct, places = torch.unique(indices.flatten(), return_inverse=True)
         found = self._at(distinct.tolist()).to(like.device, like.dtype)
-        return found.rows(places.view(indices.shape), like)
+        return found.rows(places.view(indices.shape), like, room)
 
     def _at(self, indices: list[int]) -> Examples:
         with self._lock, own_randomness():
