@@ -18,6 +18,8 @@ from llc.models.base import EVERY
 from llc.params import Params, derive
 from llc.products import Product, cheapest_order, products
 
+CACHED = 2**21  # numbers in a table that caches hold
+
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, int]]:
     """Leaf shapes for widths, input first: `layer1` is (widths[1], widths[0])."""
@@ -137,6 +139,7 @@ class LinearBlock:
         first = next(iter(like.values()))
         self.loss, self.chains = loss, len(first)
         self._rows: Tensor | None = None  # (K, C, B, d), until they are multiplied
+        self._room = loss.inputs.new_empty(0, loss.widths[0])  # for them
         self.minus_teacher = (-loss.teacher).expand(self.chains, -1, -1).contiguous()
         self.centre_gap, self.realisable = reference, not bool(reference.any())
         self.full = loss.second_moment.to(first)
@@ -196,7 +199,19 @@ class LinearBlock:
             self._batch_grams = self.full.expand(1, 1, -1, -1)
             self._grams = [self._batch_grams[0]] * steps
             return
-        self._rows = _rows(self.loss.inputs, indices.flatten()).view(*indices.shape, -1)
+        self._rows = self._gathered(indices.flatten()).view(*indices.shape, -1)
+
+    def _gathered(self, indices: Tensor) -> Tensor:
+        """Rows `indices` (N,) of the inputs."""
+        table = self.loss.inputs
+        if table.numel() > CACHED and table.device.type == "cpu" and table.dtype == torch.float32:
+            # Bags of one row each: their kernel fetches rows ahead.
+            bags = torch.arange(len(indices), dtype=indices.dtype)
+            rows: Tensor = torch.embedding_bag(table, indices, bags)[0]
+            return rows
+        if len(self._room) < len(indices):  # fresh memory for each block costs more than the gather
+            self._room = table.new_empty(len(indices), table.shape[1])
+        return torch.index_select(table, 0, indices, out=self._room[: len(indices)])
 
     def _multiply_rows(self) -> None:
         """S of each step, when first asked for.
@@ -253,16 +268,6 @@ class LinearBlock:
         grams = self._batch_grams if len(self._batch_grams) == 1 else self._batch_grams[steps]
         values = _trace(self.centre_gap, self.centre_gap @ grams) / self.loss.widths[-1]
         return values.expand(count, self.chains)
-
-
-def _rows(table: Tensor, indices: Tensor) -> Tensor:
-    """Rows `indices` (N,) of `table` (n, d)."""
-    if table.device.type != "cpu" or table.dtype != torch.float32:
-        return table.index_select(0, indices)
-    # Bags of one row each: their kernel fetches rows ahead, which counts where no cache holds them.
-    bags = torch.arange(len(indices), dtype=indices.dtype)
-    rows: Tensor = torch.embedding_bag(table, indices, bags)[0]
-    return rows
 
 
 def _as_rows(matrices: Tensor) -> Tensor:
