@@ -6,7 +6,7 @@ The hours are steps times the cost of a step as it was measured on two cores, an
 
 - linear networks: 0.11 ms a chain-step with 1,000 parameters, 1 ms with 20,000 (docs/exact.md),
   4.3 ms with 756,000 (W2 in benchmarks/results.md); in between by powers, beyond in proportion;
-- ResNet18: 18.0 ms at width 16 and batches of 128 (benchmarks/resnet.md), in proportion to
+- ResNet18: 18.4 ms at width 16 and batches of 128 (benchmarks/resnet.md), in proportion to
   width² and batch;
 - perceptrons: 1 ns a weight and example (docs/rescaling.md), at least 0.1 ms a step.
 
@@ -42,7 +42,7 @@ TARGET = Path("outputs") / "paper"
 BESIDE = COMPANIONS * sum(share for _, share in COOLING)  # companion chains of full length
 LEAST = 1e-4  # seconds of the smallest step
 LINEAR = {1e3: 1.1e-4, 2e4: 1e-3, 7.56e5: 4.3e-3}  # parameters: seconds
-RESNET = 18.0e-3 / 16**2 / 128
+RESNET = 18.4e-3 / 16**2 / 128
 PERCEPTRON = 1e-9
 
 Config = Mapping[str, Any]
