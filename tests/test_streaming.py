@@ -96,16 +96,8 @@ class Wide(Dataset):
         return torch.full((5000,), np.sin(index), dtype=torch.float32), index % 3
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_memory_is_that_of_a_step(one_thread):
-    """What is counted is what this thread holds: all of it, for a model that is large enough."""
+def test_memory_is_that_of_a_step():
+    """What is counted is what this thread, the only one, holds: all, for a model that is large."""
     model = filled(nn.Linear(5000, 3))
     with LiveBytes() as live:
         estimate_llc(
