@@ -1,7 +1,7 @@
 """ESS of our HMC, NUTS and MCLMC beside BlackJAX's, and writes the table.
 
     python -m benchmarks.exact_samplers [--peer-python .venv-bench/bin/python] [--rounds 2]
-        [--seconds 5] [--minutes 8] [--problems dln ...] [--samplers nuts ...]
+        [--seconds 4] [--minutes 8] [--problems dln ...] [--samplers nuts ...]
         [--chains 4 256]
 
 ESS is that of nβ(L − L*), the number λ̂ is the mean of, by the same estimator for both. Each
@@ -196,7 +196,7 @@ def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--peer-python", default=".venv-bench/bin/python", help="the peer's interpreter")
     p.add_argument("--rounds", type=int, default=2)
-    p.add_argument("--seconds", type=float, default=5.0, help="of draws a measurement")
+    p.add_argument("--seconds", type=float, default=4.0, help="of draws a measurement")
     p.add_argument("--minutes", type=float, default=math.inf, help="after which nothing is begun")
     p.add_argument("--chains", type=int, nargs="+", default=[4])
     p.add_argument("--threads", type=int, default=2, help="cores that the processes may use")

@@ -1,6 +1,6 @@
 """A traced function as TorchScript's interpreter runs it: all its operations in one call.
 
-Called from Python one by one, small operations cost half as much again, and take and release the
+Called from Python one by one, small operations cost more, and take and release the
 interpreter's lock each time: two threads with a stack of chains each then wait for one another
 most of the time. Inside TorchScript nobody asks for the lock.
 """

@@ -31,7 +31,7 @@ def _relu_backward(delta: Tensor, h: Tensor) -> Tensor:
 
 
 def _tanh_forward(z: Tensor, out: Tensor) -> Tensor:
-    """tanh z = 2σ(2z) − 1, to rounding of 1: here σ takes a fifth of the time that tanh does."""
+    """tanh z = 2σ(2z) − 1, to rounding of 1: on the CPU σ is faster than tanh."""
     return z.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
