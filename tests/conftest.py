@@ -11,6 +11,15 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_configure(config):
+    """Fonts as this matplotlib ships them.
+
+    Its list of fonts lies in the user's home, shared by every virtual environment there, and one
+    that loses its files while it runs leaves a list without them to all others.
+    """
+    os.environ["MPLCONFIGDIR"] = str(config.cache.mkdir("matplotlib"))
+
+
 @pytest.fixture(autouse=True)
 def threads_are_put_back():
     """A test that left two would fail others: what their threads hold is not counted."""
