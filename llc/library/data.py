@@ -22,10 +22,12 @@ from torch.utils.data import (
 )
 
 from llc.library.arrays import check_counts, is_array, whole, words
+from llc.library.layout import is_narrow
 from llc.library.tokens import collate_tokens, has_tokens, pad_alike, unpack_tokens
 from llc.library.words import first_line
 from llc.streams import Stream, drawing_from, generator
 
+CACHED = 2**21  # numbers in a table that caches hold
 AT_ONCE = 256  # items read into one batch, where the data come without batches
 KINDS = (
     "a pair (inputs, targets) of tensors, a Dataset, a DataLoader, or a dataset with 'input_ids'"
@@ -80,6 +82,13 @@ class Examples(NamedTuple):
         def gathered(table: Tensor, into: Tensor | None) -> Tensor:
             shape = (*indices.shape, *table.shape[1:])
             if into is None or into.dtype != table.dtype or into[: len(indices)].shape != shape:
+                into = None
+            if _by_columns(table):
+                into = None if into is None or len(into) > len(indices) else into
+                out = None if into is None else into.movedim(-1, 0).flatten(1)
+                columns = torch.index_select(table.T, 1, flat, out=out)
+                rows = columns.view(-1, *indices.shape).movedim(0, -1)
+            elif into is None:
                 rows = table.index_select(0, flat).view(shape)
             else:
                 rows = into[: len(indices)]
@@ -91,12 +100,31 @@ class Examples(NamedTuple):
         found: Examples = tree_unflatten(list(map(gathered, leaves, places)), form)
         return found
 
+    def by_columns(self) -> "Examples":
+        """The same examples, tables of a few columns one column after another in memory.
+
+        Minibatches come out so, too: products with narrow matrices are several times as fast then.
+        Only of tables that caches hold, since a row is no longer in one place.
+        """
+
+        def turned(table: Tensor) -> Tensor:
+            narrow = table.dim() == 2 and is_narrow(*table.shape)
+            small = table.numel() <= CACHED and table.device.type == "cpu"
+            turn = narrow and small and table.is_floating_point()
+            return table.T.contiguous().T if turn else table
+
+        return self.map(turned)
+
     def parts(self, size: int, axis: int = 0) -> Iterator["Examples"]:
         """All of them in order along their axis, `size` at a time."""
         leaves, form = tree_flatten(self)
         for parts in zip(*(leaf.split(size, axis) for leaf in leaves), strict=True):
             part: Examples = tree_unflatten(list(parts), form)
             yield part
+
+
+def _by_columns(table: Tensor) -> bool:
+    return table.dim() == 2 and not table.is_contiguous() and table.T.is_contiguous()
 
 
 class Data(Protocol):

@@ -7,6 +7,7 @@ and replayed. Small models, whose steps are all overhead, run many times as fast
 wide layers do not, and modules that look at their numbers (`if x.sum() > 0`) do not run at all.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,8 +19,9 @@ from llc.library.compiling import Compiling
 from llc.library.data import Examples
 from llc.library.losses import Objective
 from llc.library.network import Network, gather, scatter
-from llc.library.traced import Adding, Flat, Traces, adding, replaying
-from llc.params import Params, derive
+from llc.library.replay import Adding, Flat, Replay, Traces, adding
+from llc.library.traced import replaying
+from llc.params import Params, Stack, derive
 
 Chain = tuple[Tensor, ...]  # one chain's free leaves
 
@@ -38,6 +40,16 @@ class Engine(Protocol):
 
         A sum, since a mean's gradient may underflow in half precision.
         """
+
+    def descend(
+        self,
+        path: Sequence[Stack],
+        batches: Sequence[Examples],
+        keep: Sequence[float],
+        scale: float,
+    ) -> Tensor | None:
+        """`LossBlock.descend`, a batch a step, with Σℓ for L_B; returns Σℓ (K, C) of each step, or
+        None, nothing done, where one step after another is as good."""
 
 
 class Plain:
@@ -77,6 +89,9 @@ class Plain:
             del grads, free  # before the next chain's come
         self._let_go()
         return torch.stack(values)
+
+    def descend(self, *_: Any) -> None:
+        return None
 
     def _by_chain(self, params: Params) -> list[Chain]:
         return list(zip(*(params[name].unbind() for name in self.names), strict=True))
@@ -124,6 +139,22 @@ class Vmapped:
         return _plain_tensor(run(dict(weights), tuple(inputs)))
 
     def add_gradient(self, weights: Params, batch: Examples, out: Params, scale: float) -> Tensor:
+        return self._adding(weights, batch)(weights, batch.leaves(), out, scale)
+
+    def descend(
+        self,
+        path: Sequence[Stack],
+        batches: Sequence[Examples],
+        keep: Sequence[float],
+        scale: float,
+    ) -> Tensor | None:
+        add = self._adding(path[0].leaves, batches[0])
+        if not isinstance(add, Replay) or add.walk is None:
+            return None
+        return add.descend(path, [batch.leaves() for batch in batches], keep, scale)
+
+    def _adding(self, weights: Params, batch: Examples) -> Adding:
+        """What adds the gradient of such a batch."""
         examples = batch.leaves()
         key = (len(next(iter(weights.values()))), *[leaf.shape for leaf in examples])
         add = self._gradients.get(key)
@@ -134,7 +165,7 @@ class Vmapped:
                 lambda: replaying(function, leaves, examples, self.compiling),
             ) or adding(function, self.compiling)
             self._gradients[key] = add
-        return add(weights, examples, out, scale)
+        return add
 
     def _gradient(self, weights: Params, batch: Examples) -> Flat:
         """(free leaves, tensors of a batch) -> (∇Σℓ by leaf, Σℓ)."""

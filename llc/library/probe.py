@@ -1,6 +1,7 @@
 """What runs fastest, tried at w* before any chain starts."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 
 import torch
@@ -62,14 +63,14 @@ def check_float64(loss: LibraryLoss, sampler: str) -> None:
 def on_fastest_engine(loss: LibraryLoss, chains: int, batch_size: int) -> tuple[LibraryLoss, str]:
     """The loss on the engine whose gradient of a stack of `chains` takes less time, and why."""
     seconds: dict[str, float] = {}
-    tried = {name: loss.run_by(name) for name in ENGINES}  # what is traced for one stays with it
-    for name, own in tried.items():
+    tried: dict[str, LibraryLoss] = {}  # what is traced for one stays with it
+    for name in ENGINES:
         try:
-            seconds[name] = time_gradient(own, chains, batch_size)
+            tried[name], seconds[name] = _try_engine(loss, name, chains, batch_size)
         except Exception as error:  # whatever a module does that `vmap` cannot follow
             if name == "plain":
                 raise
-            return tried["plain"], f"vmap fails on this model: {first_line(error)}"
+            return loss.run_by("plain"), f"vmap fails on this model: {first_line(error)}"
     best = min(seconds, key=lambda name: seconds[name])
     words = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in seconds.items())
     return tried[best], f"a step of {chains} chains: {words}"
@@ -80,15 +81,25 @@ def on_engine(loss: LibraryLoss, engine: str, chains: int, batch_size: int) -> L
 
     Raises: ValueError where that cannot run the model.
     """
-    own = loss.run_by(engine)
     try:
-        time_gradient(own, chains, batch_size)
+        return _try_engine(loss, engine, chains, batch_size)[0]
     except Exception as error:
         reason = first_line(error)
         raise ValueError(
             f"engine={engine!r}: fails on this model ({reason}): use engine='plain'"
         ) from error
-    return own
+
+
+def _try_engine(
+    loss: LibraryLoss, engine: str, chains: int, batch_size: int
+) -> tuple[LibraryLoss, float]:
+    """The loss on an engine, and the seconds that a gradient takes."""
+    own = loss.run_by(engine)
+    laid = own.by_columns() if engine == "vmap" else own
+    if laid is not own:
+        with suppress(Exception):  # a module may want its inputs row after row, for a view
+            return laid, time_gradient(laid, chains, batch_size)
+    return own, time_gradient(own, chains, batch_size)
 
 
 def compiled_where_it_pays(

@@ -36,6 +36,38 @@ def scripted(module: GraphModule) -> Callable[..., Any]:
     return function
 
 
+WALK = """
+def walk(
+    flats: List[Tensor],
+    inputs: List[Tensor],
+    batches: List[Tensor],
+    outs: List[Tensor],
+    keep: List[float],
+    scale: float,
+) -> Tensor:
+    values: List[Tensor] = []
+    for k in range(len(flats) - 1):
+        for factor in keep:
+            flats[k + 1].add_(flats[k], alpha=factor)
+        values.append(replay({arguments}, scale))
+    return torch.stack(values)
+"""
+
+
+def walking(replay: Callable[..., Any], inputs: int, batches: int, outs: int) -> Callable[..., Any]:
+    """Step after step in one call, for a `replay` (*inputs, *batches, *outs, scale) -> v.
+
+    Returns: (flats, inputs, batches, outs, keep, scale) -> the v of every step: of K + 1 positions
+    the buffers, of K steps the replay's tensors one step after another, and each step's factors k.
+    Step by step, buffer t + 1 ← buffer t + 1 + Σ k·(buffer t), before the replay.
+    """
+    each = (("inputs", inputs), ("batches", batches), ("outs", outs))
+    arguments = (f"{name}[{count} * k + {i}]" for name, count in each for i in range(count))
+    unit = torch.jit.CompilationUnit(WALK.format(arguments=", ".join(arguments)))
+    function: Callable[..., Any] = unit.walk
+    return function
+
+
 class _Script:
     """The graph so far, and what stands for each node's result in it."""
 

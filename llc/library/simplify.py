@@ -13,6 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from llc.library.layout import flip_products
+from llc.library.reassociate import reassociate
 
 aten = torch.ops.aten
 SAME_NUMBERS = {
@@ -55,6 +56,7 @@ def simplify(module: GraphModule, examples: Sequence[Tensor]) -> bool:
             for node in _calls(graph):
                 rewrite(node)
             graph.eliminate_dead_code()
+        reassociate(graph)
         flip_products(module, examples)
         for node in _calls(module.graph):
             _number_as_tensor(node, examples[0].device)

@@ -1,8 +1,9 @@
 """A user's model and data as `llc.models.base.StackedLoss`."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
+from operator import is_
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from llc.library.data import Data, Examples
 from llc.library.engines import Engine, make_engine
 from llc.library.losses import Objective
 from llc.library.network import Network
-from llc.library.traced import Traces
-from llc.models.base import EVERY, rows_of_each
-from llc.params import Params, Shapes
+from llc.library.replay import Traces
+from llc.models.base import EVERY, LossBlock, rows_of_each
+from llc.params import Params, Shapes, Stack
 
 
 class LibraryLoss:
@@ -91,6 +92,17 @@ class LibraryLoss:
         other._of_thread, other._traces = threading.local(), Traces()
         return other
 
+    def by_columns(self) -> "LibraryLoss":
+        """The same loss on `Examples.by_columns`; itself where they do not change."""
+        if not isinstance(self.data, Examples):
+            return self
+        other = self.data.by_columns()
+        if all(map(is_, other.leaves(), self.data.leaves())):
+            return self
+        laid = self.run_by(self.engine, self.compiling)
+        laid.data = other
+        return laid
+
     def on(self, data: Examples) -> "LibraryLoss":
         """The same loss of other data, by the same engines."""
         other = copy(self)
@@ -125,7 +137,7 @@ class LibraryLoss:
         return losses.double().mean(1, keepdim=True).to(next(iter(centres.values())))
 
 
-class LibraryBlock:
+class LibraryBlock(LossBlock):
     """K minibatches of C chains; see `models.base.LossBlock`."""
 
     def __init__(self, loss: LibraryLoss, like: Params, reference: Tensor, steps: int) -> None:
@@ -158,6 +170,19 @@ class LibraryBlock:
             engine.add_gradient(weights, batch, out, scale) for batch in self._parts(step)
         )
         self._losses[step] = sum(others, first)
+
+    def descend(
+        self, path: Sequence[Stack], steps: range, keep: Sequence[float], scale: float
+    ) -> None:
+        if steps and self.size <= self.loss.at_once:
+            engine = self.loss.engine_for(self.like)
+            batches = [part for step in steps for part in self._parts(step)]
+            here = path[steps.start : steps.stop + 1]
+            values = engine.descend(here, batches, keep, scale / self.size)
+            if values is not None:
+                self._losses[steps.start : steps.stop] = values.unbind()
+                return
+        super().descend(path, steps, keep, scale)
 
     def _parts(self, step: int) -> Iterable[Examples]:
         """The step's batch (C, B, …) or (1, B, …), as much at once as the network may see."""

@@ -5,7 +5,7 @@ of. For small models that takes several times as long as the operations themselv
 the list, simplified.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -16,47 +16,15 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from llc.library.compiling import Compiling
-from llc.library.scripted import scripted
+from llc.library.replay import Adding, Flat, Replay, adding
+from llc.library.scripted import scripted, walking
 from llc.library.simplify import VIEWS, simplify
-from llc.params import Params, derive
 
 aten = torch.ops.aten
-Flat = Callable[..., Sequence[Tensor]]  # tensors in, tensors out
-Adding = Callable[[Params, Sequence[Tensor], Params, float], Tensor]
 
 FEW = 2**20  # numbers in the stack: with more, Python's share of an operation does not count
 
 _tracing = Lock()  # the tracer swaps parts of torch.nn while it works
-
-
-class Traces:
-    """What was traced, by what it is for: threads share it, since a trace runs no module."""
-
-    def __init__(self) -> None:
-        self._known: dict[Hashable, Adding | None] = {}
-        self._making = Lock()
-
-    def get(self, key: Hashable, make: Callable[[], Adding | None]) -> Adding | None:
-        """`make()`, made once for each key."""
-        with self._making:
-            if key not in self._known:
-                self._known[key] = make()
-            return self._known[key]
-
-
-def adding(function: Flat, compiling: Compiling | None = None) -> Adding:
-    """(w, x, out, scale) -> v with outᵢ ← outᵢ + scale·gᵢ, where function(*w, *x) is (*g, v).
-
-    The function runs as it is, or compiled.
-    """
-    run_it = compiling(function) if compiling else function
-
-    def run(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
-        *gradients, value = run_it(*weights.values(), *examples)
-        torch._foreach_add_(list(out.values()), gradients, alpha=scale)
-        return value
-
-    return run
 
 
 def replaying(
@@ -84,50 +52,37 @@ def replaying(
         views = _views_of_leaves(module, len(leaves)) if pure else None
     except Exception:  # the tracer follows less than the transforms of torch.func do
         return None
-    run = _in_one_call(module, [*(views(*leaves) if views else leaves), *examples], leaves)
-
-    def replay(weights: Params, examples: Sequence[Tensor], out: Params, scale: float) -> Tensor:
-        leaves = weights.values()
-        if views is not None:  # making them costs as much as multiplying two small matrices
-            made = derive(weights, _none_yet)
-            if replay not in made:
-                made[replay] = views(*leaves)
-            leaves = made[replay]
-        value: Tensor = run(*leaves, *examples, *out.values(), scale)
-        return value
-
-    return replay
+    first = views(*leaves) if views else leaves
+    run = _in_one_call(module, [*first, *examples], leaves)
+    if run is None:
+        return Replay(module.forward, views)
+    return Replay(run, views, walking(run, len(first), len(examples), len(leaves)))
 
 
 @torch.no_grad()
 def _in_one_call(
     module: GraphModule, first: Sequence[Tensor], leaves: Sequence[Tensor]
-) -> Callable[..., Any]:
-    """What runs a trace: TorchScript, or Python where that is as fast, or does not do the same.
+) -> Callable[..., Any] | None:
+    """A trace in TorchScript; None where Python is as fast, or where it does not do the same.
 
     first: inputs to try both on, outputs like the `leaves` besides.
     """
     if sum(leaf.numel() for leaf in leaves) > FEW:
-        return module.forward
+        return None
     try:
         function, results = scripted(module), []
         for run in (module.forward, function):
             out = [torch.zeros_like(leaf) for leaf in leaves]
             results.append([*out, run(*first, *out, 1.0)])
     except (RuntimeError, TypeError, KeyError):  # not all of its operations are in TorchScript
-        return module.forward
-    return function if all(map(_close, *results)) else module.forward
+        return None
+    return function if all(map(_close, *results)) else None
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
     """The same operations on the same numbers; not to the bit where sums have no fixed order."""
     scale = one.abs().max().item() if one.numel() else 0.0
     return torch.allclose(one, other, rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
-
-
-def _none_yet(_: Params) -> dict[Adding, Any]:
-    """What each trace has derived from the leaves of a buffer."""
-    return {}
 
 
 def traced(function: Flat, inputs: Sequence[Tensor]) -> GraphModule:

@@ -5,12 +5,13 @@ go (gathers and second moments of many batches cost little more than those of on
 step by step.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from llc.params import Params, Shapes, count
+from llc.params import Params, Shapes, Stack, count
 
 EVERY = slice(None)
 
@@ -28,6 +29,17 @@ class LossBlock(Protocol):
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
         """out ← out + scale·∇L_B(weights) on batch `step`; `out` must not alias `weights`."""
+
+    def descend(
+        self, path: Sequence[Stack], steps: range, keep: Sequence[float], scale: float
+    ) -> None:
+        """w_{t+1} ← w_{t+1} + Σₖ k·w_t + scale·∇L_B(w_t), k in `keep`, for each t of `steps` in
+        turn; `path` holds every w_t, batch t is that of step t."""
+        for step in steps:
+            here, there = path[step], path[step + 1]
+            for factor in keep:
+                there.flat.add_(here.flat, alpha=factor)
+            self.add_gradient(step, here.leaves, there.leaves, scale)
 
     def losses(self, steps: slice = EVERY) -> Tensor:
         """(steps, C) L_B at the points where `add_gradient` was last asked."""

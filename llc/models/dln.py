@@ -14,7 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from llc.models.base import EVERY
+from llc.models.base import EVERY, LossBlock
 from llc.params import Params, derive
 from llc.products import Product, cheapest_order, products
 
@@ -132,7 +132,7 @@ def _trace(left: Tensor, right: Tensor) -> Tensor:
     return (left * right).flatten(-2).sum(-1)
 
 
-class LinearBlock:
+class LinearBlock(LossBlock):
     """K Gram matrices for C chains; see `models.base.LossBlock`."""
 
     def __init__(self, loss: LinearLoss, like: Params, reference: Tensor, steps: int) -> None:

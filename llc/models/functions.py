@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llc.models.base import EVERY, rows_of_each
+from llc.models.base import EVERY, LossBlock, rows_of_each
 from llc.params import Params, Shapes
 
 PerExample = Callable[[Params, Tensor], Tensor]
@@ -81,7 +81,7 @@ def potential_loss(potential: Potential, shapes: Shapes, num_examples: int) -> F
     )
 
 
-class FunctionBlock:
+class FunctionBlock(LossBlock):
     """K minibatches of C chains; see `models.base.LossBlock`."""
 
     def __init__(self, loss: FunctionLoss, like: Params, reference: Tensor, steps: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llc.models.activations import RELU, Activation
 from llc.models.affine import affine, layers_of
-from llc.models.base import EVERY, rows_of_each
+from llc.models.base import EVERY, LossBlock, rows_of_each
 from llc.params import Params, derive
 
 
@@ -120,7 +120,7 @@ class MLPLoss:
         return other
 
 
-class MLPBlock:
+class MLPBlock(LossBlock):
     """K minibatches of C chains; see `models.base.LossBlock`."""
 
     def __init__(self, loss: MLPLoss, like: Params, reference: Tensor, steps: int) -> None:

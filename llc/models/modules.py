@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from llc.models.base import EVERY, rows_of_each
+from llc.models.base import EVERY, LossBlock, rows_of_each
 from llc.params import Params, derive
 
 CHUNK = 512  # examples at once where all data are looked at: bounds the activations held
@@ -148,7 +148,7 @@ class Runner:
         return cross_entropy(own, _like(own, targets), reduction="none")
 
 
-class ModuleBlock:
+class ModuleBlock(LossBlock):
     """K minibatches of C chains; see `models.base.LossBlock`."""
 
     def __init__(self, loss: ModuleLoss, like: Params, reference: Tensor, steps: int) -> None:

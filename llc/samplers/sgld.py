@@ -28,33 +28,30 @@ def sgld(posterior: LocalPosterior, epsilon: float, check_period: int | None = N
     """SGLD with step size ε; every `check_period` steps one step is looked at more closely."""
     gamma = posterior.gamma
     pull, drift = epsilon * gamma / 2, -epsilon / 2 * posterior.nbeta
-    keep = 1 - pull
-    rounded = torch.tensor(keep, dtype=posterior.anchor.flat.dtype).item()
+    keep = [1 - pull]
+    rounded = torch.tensor(keep[0], dtype=posterior.anchor.flat.dtype).item()
     if abs((1 - rounded) - pull) > 0.001 * pull:
         # In float32 a small εγ/2 is lost in 1 − εγ/2. Beside the noise −(εγ/2) w keeps its digits.
-        keep = 1.0
+        keep = [-pull, 1.0]
 
     def init(position: Stack) -> State:
         return State(position, 0)
 
     def advance(state: State, block: Block) -> tuple[State, Info]:
-        weights = state.position
-        looks = due(state.step, len(block.positions), check_period)
-        slopes = weights.flat.new_zeros(len(looks), len(weights.flat))
-        seen = dict(zip(looks, map(posterior.layout.stack, slopes), strict=True))
-        for step, proposal in enumerate(block.positions):
-            if keep == 1 and pull:
-                proposal.flat.add_(weights.flat, alpha=-pull)
-            proposal.flat.add_(weights.flat, alpha=keep)
-            if step in looks:
-                block.batches.add_gradient(step, weights.leaves, seen[step].leaves, 1.0)
-                proposal.flat.add_(seen[step].flat, alpha=drift)
-            else:
-                block.batches.add_gradient(step, weights.leaves, proposal.leaves, drift)
-            weights = proposal
-        loss, baseline = block.batches.losses(), block.batches.baselines()
+        path, batches = [state.position, *block.positions], block.batches
+        looks, begin = due(state.step, len(block.positions), check_period), 0
+        slopes = state.position.flat.new_zeros(len(looks), len(state.position.flat))
+        for step, slope in zip(looks, slopes, strict=True):  # each has its gradient by itself
+            batches.descend(path, range(begin, step), keep, drift)
+            here, there = path[step], path[step + 1]
+            batches.add_gradient(step, here.leaves, posterior.layout.views(slope), 1.0)
+            for factor, part in (*((factor, here.flat) for factor in keep), (drift, slope)):
+                there.flat.add_(part, alpha=factor)
+            begin = step + 1
+        batches.descend(path, range(begin, len(block.positions)), keep, drift)
+        loss, baseline = batches.losses(), batches.baselines()
         checks = look(posterior, block, looks, state.position, slopes, epsilon)
-        return State(weights, state.step + len(loss)), Info(loss, baseline, checks)
+        return State(path[-1], state.step + len(loss)), Info(loss, baseline, checks)
 
     noise = Noise(posterior.anchor.flat if pull else None, sqrt(epsilon), pull)
     return Sampler(noise, init, advance)

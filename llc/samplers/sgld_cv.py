@@ -47,7 +47,7 @@ def _without_acceptance(check: Check) -> Check:
 
 
 @dataclass(frozen=True)
-class ControlVariates:
+class ControlVariates(LossBlock):
     """A block of minibatches whose gradients are ∇L_n(w*) + ∇L_B(w) − ∇L_B(w*)."""
 
     batches: LossBlock
