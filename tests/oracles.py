@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-from llc.models.base import EVERY
+from llc.models.base import EVERY, LossBlock
 from llc.posterior import LocalPosterior
 from llc.samplers.sgld import sgld
 from llc.sampling import Schedule, sample
@@ -50,7 +50,7 @@ class VectorLoss:
         return self
 
 
-class VectorBlock:
+class VectorBlock(LossBlock):
     def __init__(self, loss, like, reference, steps):
         self.loss, self.reference = loss, reference
         self.points = like.new_empty(steps, *like.shape)

@@ -8,6 +8,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.functional import cross_entropy
 
 from llc.library import traced
+from llc.library.replay import Traces
 from llc.library.simplify import VIEWS, simplify
 
 CHAINS, SCALE = 3, -0.25
@@ -96,7 +97,7 @@ def test_a_trace_adds_the_gradient_wherever_it_is_asked(name, in_one_call, monke
     """At other weights and examples than it was made with, and without calling the model."""
 
     def run_by(module, *_):
-        return traced.scripted(module) if in_one_call else module.forward
+        return traced.scripted(module) if in_one_call else None
 
     monkeypatch.setattr(traced, "_in_one_call", run_by)  # which would hide that one fails
     model = filled(MODELS[name](), dtype=torch.float64).eval()
@@ -234,7 +235,7 @@ def test_what_torchscript_does_not_do_runs_from_python(scripted, monkeypatch):
 
 
 def test_threads_share_what_was_traced_once():
-    made, traces = [], traced.Traces()
+    made, traces = [], Traces()
     for key in (1, 2, 1):
         traces.get(key, lambda: made.append(None))
     assert len(made) == 2
