@@ -4,8 +4,9 @@
 
 Depths, widths, n, ε and steps are those of the paper's size classes. Each network is read up to
 three ways. *SGLD*: the paper's settings (γ = 1, β = 1/log n, batch 500, one chain, the last tenth
-of the trace). *Gibbs*: the same posterior, read by Gibbs sampling of the layers (2 chains, the
-second half of each), which is exact: what is left is the distance of this posterior from its limit.
+of the trace), in the larger classes the smallest networks alone, since it takes hours. *Gibbs*: the
+same posterior, read by Gibbs sampling of the layers (2 chains, the second half of each), which is
+exact: what is left is the distance of this posterior from its limit.
 *Gibbs, colder*: nβ = 1e12, where that distance is gone; the limit is what λ is about. γ is 30
 there, and as much more as keeps the typical product of the layers' norms, ∏ 2√(width/γ), below 1e9,
 which float64 can carry. Gibbs sampling reads the inputs through their second moment alone, in the
@@ -19,7 +20,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from random import Random
 from time import perf_counter
@@ -45,7 +46,7 @@ COLD_NBETA, COLD_GAMMA, LARGEST_PRODUCT = 1e12, 30.0, 1e9
 READERS = ("SGLD", "Gibbs", "Gibbs, colder")
 SINGLE = {"10M": 9}  # the one of its class that is read: 10.3 M parameters; others have up to 30 M
 LONGER = 4  # times the sweeps, where R-hat says that they were too few
-SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 3, "1M": 1, "10M": 0}  # of each method: it takes hours
+SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 3, "1M": 1, "10M": 0}  # of each method, the smallest
 
 
 def networks(size_class: str, method: str) -> Iterator[Network]:
@@ -61,6 +62,11 @@ def networks(size_class: str, method: str) -> Iterator[Network]:
         share = Random(seed).uniform(0.2, 0.8)
         rank = max(1, int(share * min(widths))) if method == "aligned_rank" else None
         yield Network(widths, method, rank, seed)
+
+
+def size_of(network: Network) -> int:
+    """Parameters."""
+    return sum(a * b for a, b in pairwise(network.widths))
 
 
 def cold_gamma(widths: Sequence[int]) -> float:
@@ -105,7 +111,7 @@ def read(network: Network, size_class: str, reader: str) -> dict:
         "seed": network.seed,
         "reader": reader,
         "network": str(network),
-        "num_params": sum(a * b for a, b in zip(network.widths, network.widths[1:], strict=False)),
+        "num_params": size_of(network),
         "known": float(teacher.local_coefficient()),
         "mean": result.mean if np.isfinite(result.mean) else None,
         "standard_error": result.standard_error if np.isfinite(result.mean) else None,
@@ -136,10 +142,11 @@ def make(size_classes: Sequence[str]) -> None:
     done = {key(row) for row in stored() if not waits(row)}
     STORE.parent.mkdir(exist_ok=True)
     for reader, size_class, method in product(reversed(READERS), size_classes, COUNTS):
-        for network in networks(size_class, method):
+        chosen = list(networks(size_class, method))
+        if reader == "SGLD":
+            chosen = sorted(chosen, key=size_of)[: SGLD_COUNTS[size_class]]
+        for network in chosen:
             if (size_class, method, network.seed, reader) in done:
-                continue
-            if reader == "SGLD" and network.seed >= SGLD_COUNTS[size_class]:
                 continue
             row = read(network, size_class, reader)
             with STORE.open("a") as file:
