@@ -25,9 +25,9 @@ from llc.library.arrays import check_counts, is_array, whole, words
 from llc.library.layout import is_narrow
 from llc.library.tokens import collate_tokens, has_tokens, pad_alike, unpack_tokens
 from llc.library.words import first_line
+from llc.models.base import CACHED
 from llc.streams import Stream, drawing_from, generator
 
-CACHED = 2**21  # numbers in a table that caches hold
 AT_ONCE = 256  # items read into one batch, where the data come without batches
 KINDS = (
     "a pair (inputs, targets) of tensors, a Dataset, a DataLoader, or a dataset with 'input_ids'"
@@ -77,22 +77,9 @@ class Examples(NamedTuple):
         room: what an earlier call returned, to be overwritten where it is long enough: fresh memory
         can cost more than the gather.
         """
-        flat = indices.flatten()
 
         def gathered(table: Tensor, into: Tensor | None) -> Tensor:
-            shape = (*indices.shape, *table.shape[1:])
-            if into is None or into.dtype != table.dtype or into[: len(indices)].shape != shape:
-                into = None
-            if _by_columns(table):
-                into = None if into is None or len(into) > len(indices) else into
-                out = None if into is None else into.movedim(-1, 0).flatten(1)
-                columns = torch.index_select(table.T, 1, flat, out=out)
-                rows = columns.view(-1, *indices.shape).movedim(0, -1)
-            elif into is None:
-                rows = table.index_select(0, flat).view(shape)
-            else:
-                rows = into[: len(indices)]
-                torch.index_select(table, 0, flat, out=rows.flatten(0, 2))
+            rows = _gathered(table, indices, into)
             return rows.to(like.dtype) if rows.is_floating_point() else rows
 
         leaves, form = tree_flatten(self)
@@ -123,8 +110,21 @@ class Examples(NamedTuple):
             yield part
 
 
-def _by_columns(table: Tensor) -> bool:
-    return table.dim() == 2 and not table.is_contiguous() and table.T.is_contiguous()
+def _gathered(table: Tensor, indices: Tensor, into: Tensor | None) -> Tensor:
+    """Rows `indices` (K, S, B) of a table, (K, S, B, …), or (K, S, B, F) by columns as it is."""
+    flat, shape = indices.flatten(), (*indices.shape, *table.shape[1:])
+    by_columns = table.dim() == 2 and not table.is_contiguous() and table.T.is_contiguous()
+    room = into if into is None or by_columns else into[: len(indices)]
+    if room is not None and (room.dtype, room.shape) != (table.dtype, shape):
+        room = None
+    if by_columns:
+        out = None if room is None else room.movedim(-1, 0).flatten(1)
+        columns = torch.index_select(table.T, 1, flat, out=out)
+        return columns.view(-1, *indices.shape).movedim(0, -1)
+    if room is None:
+        return table.index_select(0, flat).view(shape)
+    torch.index_select(table, 0, flat, out=room.flatten(0, 2))
+    return room
 
 
 class Data(Protocol):

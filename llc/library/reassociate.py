@@ -38,34 +38,28 @@ def reassociate(graph: Graph) -> None:
 
 
 def _improve(node: Node) -> bool:
-    """(U V) W as U (V W), or U (V W) as (U V) W, where that is cheaper; whether it was."""
+    """(U V) W as U (V W), where that is cheaper, or the same of the transposes; whether it was."""
     left, right = map(_factor, node.args)
-    for inner in (left, right):
-        if not _is_product(inner.node):
+    turned = right.transposed(), left.transposed()
+    for product, other in ((left, right), turned):
+        if not _is_product(product.node):
             continue
-        one, two = _parts(inner)
-        first = inner is left  # of the two products
-        within = (two, right) if first else (left, one)
-        known = _known(node, *within)
-        goes = _is_used_once(inner.node)
-        if not (known or goes):
-            continue
-        before = _cost(left, right) + goes * _cost(one, two)
-        rows, columns = within[0].shape[0], within[1].shape[1]
-        outer = (
-            one.shape[0] * one.shape[1] * columns if first else rows * one.shape[1] * two.shape[1]
-        )
-        if outer + (0 if known else _cost(*within)) < before:
-            part = known or _multiplied(*within)
-            whole = _multiplied(one, part) if first else _multiplied(part, two)
-            node.replace_all_uses_with(whole.node)
+        one, two = _parts(product)
+        known, goes = _known(node, two, other), _is_used_once(product.node)
+        before = _cost(product.shape, other.shape) + goes * _cost(one.shape, two.shape)
+        after = _cost(one.shape, (two.shape[0], other.shape[1]))
+        after += 0 if known else _cost(two.shape, other.shape)
+        if (known or goes) and after < before:
+            part = known or _multiplied(two, other)
+            again = (part.transposed(), one.transposed()) if other is turned[1] else (one, part)
+            node.replace_all_uses_with(_multiplied(*again).node)
             return True
     return False
 
 
-def _cost(left: Factor, right: Factor) -> int:
-    """Multiplications, for each of the stack."""
-    return left.shape[0] * left.shape[1] * right.shape[1]
+def _cost(left: tuple[int, int], right: tuple[int, int]) -> int:
+    """Multiplications of a product, for each of the stack."""
+    return left[0] * left[1] * right[1]
 
 
 def _is_product(node: Node) -> bool:

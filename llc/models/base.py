@@ -14,6 +14,7 @@ from torch import Tensor
 from llc.params import Params, Shapes, Stack, count
 
 EVERY = slice(None)
+CACHED = 2**21  # numbers in a table that caches hold
 
 BLOCK_STEPS = 256  # a block's steps at most: enough for the work between blocks not to count …
 BLOCK_PARAMETERS = 2**21  # … as long as its positions stay below this many numbers

@@ -14,11 +14,9 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from llc.models.base import EVERY, LossBlock
+from llc.models.base import CACHED, EVERY, LossBlock
 from llc.params import Params, derive
 from llc.products import Product, cheapest_order, products
-
-CACHED = 2**21  # numbers in a table that caches hold
 
 
 def shapes(widths: Sequence[int]) -> dict[str, tuple[int, int]]:
