@@ -170,6 +170,12 @@ def select(params: Params, index: slice | Tensor) -> Params:
     return {name: leaf[index] for name, leaf in params.items()}
 
 
+def one_by_one(params: Params) -> list[Params]:
+    """The sets of a stack as stacks of one each, views with room of their own."""
+    chains = len(next(iter(params.values())))
+    return [Leaves(select(params, slice(c, c + 1))) for c in range(chains)]
+
+
 def repeat(params: Params, times: int) -> Params:
     """Each set of a stack `times` times in a row: (S, …) -> (S·times, …)."""
     return {name: leaf.repeat_interleave(times, dim=0) for name, leaf in params.items()}

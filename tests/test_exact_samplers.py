@@ -21,8 +21,9 @@ from llc.diagnostics import ess, excess
 from llc.models.mlp import MLPLoss
 from llc.models.mlp import init as init_mlp
 from llc.params import Layout, stack
-from llc.posterior import FullData, LocalPosterior
+from llc.posterior import LocalPosterior
 from llc.samplers.adaptation import StepSize
+from llc.samplers.full_data import FullData
 from llc.samplers.hmc import hmc
 from llc.samplers.integrators import leapfrog
 from llc.samplers.mala import mala
