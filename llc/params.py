@@ -26,7 +26,9 @@ class Leaves(dict[str, Tensor]):
     again.
     """
 
-    derived: Any = None
+    def __init__(self, *leaves: Any) -> None:
+        super().__init__(*leaves)
+        self.derived: dict[Callable[[Params], Any], Any] = {}
 
 
 class Stack(NamedTuple):
@@ -142,12 +144,12 @@ class Layout:
 
 
 def derive(params: Params, make: Callable[[Params], Derived]) -> Derived:
-    """`make(params)`, remembered with the leaves of a buffer; one `make` per buffer."""
+    """`make(params)`, remembered with the leaves of a buffer."""
     if not isinstance(params, Leaves):
         return make(params)
-    if params.derived is None:
-        params.derived = make(params)
-    return cast("Derived", params.derived)
+    if make not in params.derived:
+        params.derived[make] = make(params)
+    return cast("Derived", params.derived[make])
 
 
 def count(shapes: Shapes) -> int:

@@ -10,8 +10,9 @@ from oracles import chain_mean_and_error, normals, quadratic_loss
 
 from llc.diagnostics import ess, excess
 from llc.samplers.adaptation import Metric, Variance, Windows
+from llc.samplers.doubling import DIVERGENCE
 from llc.samplers.hmc import hmc, quarter_period
-from llc.samplers.nuts import DIVERGENCE, nuts
+from llc.samplers.nuts import nuts
 from llc.samplers.trees import Stretch, grow, join, turns
 from llc.streams import NormalSource, Stream, UniformSource
 from llc.theory import finite

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from llc.models.base import LossBlock
 from llc.params import Params, Stack, derive, one_by_one
 from llc.posterior import LocalPosterior
 
-LONG = 300_000  # parameters times examples of a gradient that no stack makes cheaper
+LONG = 300_000  # parameters times examples, of one chain
 
 
 class FullData:
@@ -18,23 +19,27 @@ class FullData:
     Metropolised sampler nothing in exactness: a leapfrog step is reversible and keeps volume for
     any function of the position in place of the gradient, and energies are float64's.
 
-    steps: at how many points, of a step each, losses can be asked for together. apart: chains whose
-    gradient takes long are evaluated one by one, so that those that need none can be left out.
+    steps: at how many points, of a step each, losses can be asked for together. apart: where a
+    gradient takes long and few chains need one, these are evaluated by themselves.
     """
 
     def __init__(self, posterior: LocalPosterior, steps: int = 1, *, apart: bool = False) -> None:
-        self.posterior, self.layout = posterior, posterior.layout
+        self.posterior, self.layout, self.steps = posterior, posterior.layout, steps
         self.apart = apart and posterior.chains > 1 and _takes_long(posterior)
-        each = (posterior.select(slice(c, c + 1)) for c in range(posterior.chains))
-        self.blocks = [one.block(steps) for one in (each if self.apart else [posterior])]
-        for block in self.blocks:
-            block.load(steps, None)
+        self._singles: dict[int, LossBlock] = {}  # of single chains, made when first needed
+        self._alone: set[int] = set()  # the chains that were last evaluated there
+        self.block = self._block(posterior)
         like = posterior.centre.flat
         self.exact = like.dtype == torch.float64
         self.centre = self.layout.stack(like.double())
         self.point = self.layout.stack(torch.empty_like(like))  # where the precision differs
         self.slope = self.layout.stack(torch.empty_like(like))
         self.centre_loss = self._full_loss(self.centre.leaves)
+
+    def _block(self, posterior: LocalPosterior) -> LossBlock:
+        block = posterior.block(self.steps)
+        block.load(self.steps, None)
+        return block
 
     def gradient(self, weights: Stack, out: Tensor) -> Tensor:
         """out (total,) ← ∇U at `weights`, both float64."""
@@ -47,15 +52,26 @@ class FullData:
 
     def add_gradient(
         self, weights: Params, out: Params, step: int = 0, going: Sequence[bool] | None = None
-    ) -> None:
-        """out ← out + nβ∇L_n, in the posterior's precision; of the chains `going` at least."""
-        if not self.apart:
-            self.blocks[0].add_gradient(step, weights, out, self.posterior.nbeta)
-            return
-        chains = zip(self.blocks, derive(weights, one_by_one), derive(out, one_by_one), strict=True)
-        for chain, (block, own, slope) in enumerate(chains):
-            if going is None or going[chain]:
-                block.add_gradient(step, own, slope, self.posterior.nbeta)
+    ) -> int:
+        """out ← out + nβ∇L_n in the posterior's precision, of the chains `going` at least; returns
+        of how many."""
+        nbeta, chains = self.posterior.nbeta, self.posterior.chains
+        if going is None or not self.apart or 2 * sum(going) > chains:
+            self._alone.clear()
+            self.block.add_gradient(step, weights, out, nbeta)
+            return chains
+        places, slopes = derive(weights, one_by_one), derive(out, one_by_one)
+        some = [chain for chain, goes in enumerate(going) if goes]
+        for chain in some:
+            self._single(chain).add_gradient(step, places[chain], slopes[chain], nbeta)
+        self._alone.update(some)
+        return len(some)
+
+    def _single(self, chain: int) -> LossBlock:
+        if chain not in self._singles:
+            own = self.posterior.select(slice(chain, chain + 1))
+            self._singles[chain] = self._block(own)
+        return self._singles[chain]
 
     def loss(self, weights: Stack) -> Tensor:
         """(C,) L_n(w) where `gradient` was last asked."""
@@ -65,8 +81,11 @@ class FullData:
         """(K, C) L_n at K points, where `add_gradient` was last asked in the steps 0 … K − 1."""
         if not self.exact:
             return torch.stack([self._full_loss(weights) for weights in points])
-        each = [block.losses(slice(len(points))) for block in self.blocks]
-        return torch.cat(each, 1) if self.apart else each[0]
+        steps = slice(len(points))
+        losses = self.block.losses(steps)
+        for chain in self._alone:
+            losses[:, chain] = self._singles[chain].losses(steps)[:, 0]
+        return losses
 
     def potential(self, weights: Stack, loss: Tensor) -> Tensor:
         """(C,) U(w), for its loss."""
@@ -78,7 +97,7 @@ class FullData:
 
 
 def _takes_long(posterior: LocalPosterior) -> bool:
-    """Whether the gradient of a chain costs as much by itself as in a stack."""
+    """Whether a gradient costs as much by itself as its share of a stack."""
     examples = posterior.loss.examples_per_step(posterior.loss.num_examples)
     on_cpu = posterior.anchor.flat.device.type == "cpu"
     return on_cpu and posterior.layout.size * examples >= LONG

@@ -9,32 +9,27 @@ carried as u = σp ~ N(0, I):
     u ← u − (ε/2)σ∇U(q),   q ← q + εσ u,   u ← u − (ε/2)σ∇U(q),   H = U(q) + ½‖u‖².
 
 Iterative, over all chains at once: leaf i of doubling j is the same for every chain, so that what
-to compare with what is plain bookkeeping. Leaves come in runs of up to eight: energies, turns and
-the choice are looked at once a run. What a run adds beyond the leaf that ends a chain's trajectory
-changes nothing and counts for nothing. Chains that have finished wait for the others; they are
-left out of gradients that take long.
+to compare with what is plain bookkeeping. Chains that have finished wait for the others; where few
+are left, these go on without them if a gradient takes long.
 """
 
 from math import sqrt
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from llc.models.base import block_steps
 from llc.params import Stack
 from llc.posterior import LocalPosterior
 from llc.samplers.adaptation import Metric, StepSize, Windows, first_step
 from llc.samplers.base import Block, Check, Info, Noise, Sampler
-from llc.samplers.rows import RowData
-from llc.samplers.trees import Stretch, grow, join, turns
+from llc.samplers.doubling import Best, Doubling, chosen, host
+from llc.samplers.trees import Stretch, join
 
 MAX_DEPTH = 10  # doublings: 1023 leapfrog steps
-DIVERGENCE = 1000.0  # energy error at which a trajectory is given up
-RUN = 8  # leaves: a power of two
 LONGEST_BLOCK = 4  # transitions: an interrupt waits for no more
-TINY = torch.finfo(torch.float64).tiny
 
 
 class State(NamedTuple):
@@ -48,27 +43,6 @@ class State(NamedTuple):
     metric: Metric | None  # (C, d); None: the mass is one
     leaves: Tensor  # (C,) leapfrog steps so far, each chain's own
     step: int  # t
-
-
-class Best(NamedTuple):
-    """The chosen leaf of every chain, and what is known there."""
-
-    whole: Tensor  # (2, C, d) position and ∇U
-    loss: Tensor  # (C,)
-    potential: Tensor  # (C,)
-    energy: Tensor  # (C,) H
-
-
-class Subtree(NamedTuple):
-    """What a doubling has built."""
-
-    best: Best
-    log_weight: Tensor  # (C,) log Σ e^{H_0 − H}
-    stretch: Stretch
-    end: Tensor  # (3, C, d) position, ∇U and velocity at its last leaf
-    whole: Tensor  # (C,) bool: complete, without a turn or a divergence
-    acceptance: Tensor  # (C,) Σ min(1, e^{H_0 − H})
-    leaves: Tensor  # (C,) as many
 
 
 def nuts(
@@ -86,23 +60,20 @@ def nuts(
     there is none from a guess; it is in units of σ, the posterior's deviations, once these are
     known (`adapt_mass`), and in units of w before.
     """
-    run = longest_run(posterior)
-    data = RowData(posterior, run, apart=True)
+    doubling = Doubling(posterior)
+    data, path, chains, put = doubling.data, doubling.path, doubling.chains, doubling.put
     windows = Windows.of(warm_up if adapt_mass else 0)
     guesses = {*([0] if epsilon is None else []), *windows.ends}
-    path, half = data.path(run), torch.empty_like(data.ones)
-    chains = torch.arange(posterior.chains, device=half.device)
     coins = 2**max_depth - 1  # where the uniforms of the doublings begin, after one a leaf
 
     def init(position: Stack) -> State:
         start = data.matrix(position)
-        here = path.leaves[0]
-        here.position.matrix.copy_(start)
-        loss, potential = data.evaluate(here.position, here.slope)
+        path.positions[0].matrix.copy_(start)
+        loss, potential = data.evaluate(path.positions[0], path.slopes[0])
         guess = torch.full_like(loss, torch.nan if epsilon is None else epsilon)
         return State(
             data.stack(start),
-            here.slope.matrix.clone(),
+            path.slopes[0].matrix.clone(),
             loss,
             potential,
             StepSize.start(guess),
@@ -128,93 +99,38 @@ def nuts(
         baseline = data.full.centre_loss.expand_as(loss)
         return state, Info(loss, baseline, checks, gradients)
 
-    def transition(state: State, velocity: Tensor, uniform: Tensor) -> tuple[State, Check, int]:
+    @np.errstate(all="ignore")  # chains that diverge are told by their numbers
+    def transition(state: State, velocity: Tensor, uniforms: Tensor) -> tuple[State, Check, int]:
         epsilons = state.step_size.value(state.step >= warm_up)
-        steps = scaled(state, epsilons)
+        steps, uniform = scaled(state, epsilons), host(uniforms)
         start = torch.stack([data.matrix(state.position), state.slope, velocity])
         ends = start.unsqueeze(1).repeat(1, 2, 1, 1)  # of the trajectory, the earlier one first
-        energy = state.potential + 0.5 * vecdot(velocity, velocity)
-        best = Best(start[:2], state.loss, state.potential, energy)
-        total, log_weight = velocity, torch.zeros_like(energy)
-        going = torch.ones_like(energy, dtype=torch.bool)
-        acceptance, leaves, used = torch.zeros_like(energy), torch.zeros_like(energy), 0
+        energy = host(state.potential + 0.5 * vecdot(velocity, velocity))
+        best = Best(start[:2], host(state.loss), host(state.potential), energy)
+        total, log_weight, going = velocity, np.zeros_like(energy), np.ones(len(energy), bool)
+        acceptance, leaves, used = np.zeros_like(energy), np.zeros_like(energy), 0
         for depth in range(max_depth):
             coin, accept = uniform[:, coins + 2 * depth], uniform[:, coins + 2 * depth + 1]
-            ahead = coin < 0.5
+            ahead = put(coin < 0.5)
             side = ahead.long()
             here, far = ends[:, side, chains], ends[2, 1 - side, chains]
             signed = torch.where(ahead.unsqueeze(1), steps, -steps)
-            own = uniform[:, 2**depth - 1 : 2 ** (depth + 1) - 1]
-            subtree, made = build(here, signed, energy, own, going)
+            own = uniform[:, 2**depth - 1 : 2 ** (depth + 1) - 1].T
+            subtree, made = doubling.build(here, signed, energy, own, going)
             used += made
             acceptance, leaves = acceptance + subtree.acceptance, leaves + subtree.leaves
             going = subtree.whole
             if not going.any():
                 break
-            takes = going & (accept.log() < subtree.log_weight - log_weight)
-            best = chosen(takes, subtree.best, best)
-            log_weight = torch.logaddexp(log_weight, subtree.log_weight)
+            takes = going & (np.log(accept) < subtree.log_weight - log_weight)
+            best = chosen(takes, put(takes), subtree.best, best)
+            log_weight = np.logaddexp(log_weight, subtree.log_weight)
             joined, turning = join(Stretch(far, here[2], total), subtree.stretch)
-            total, going = joined.total, going & ~turning
+            total, going = joined.total, going & ~host(turning)
             ends[:, side, chains] = subtree.end
-        acceptance = acceptance / leaves
-        check = Check(acceptance, torch.full_like(energy, torch.nan), best.energy, epsilons)
-        return settled(state, best, acceptance, leaves), check, used
-
-    def build(
-        here: Tensor, steps: Tensor, energy: Tensor, uniform: Tensor, going: Tensor
-    ) -> tuple[Subtree, int]:
-        """A leaf on from `here` for each column of `uniform`, or fewer where no chain goes on."""
-        trees: list[Stretch] = []
-        key, index = torch.full_like(energy, -torch.inf), torch.zeros_like(energy).long()
-        whole, counted, tables, used = here[:2], [], [], 0
-        for number, own in enumerate(torch.split(uniform, run, 1)):
-            length = own.shape[1]
-            used += length * leap(here, steps, length, going)
-            here = path.whole[:3, length - 1]
-            loss, potential, kinetic = data.energies_on(path, length)
-            weight = energy - potential - kinetic
-            fine = weight > -DIVERGENCE  # NaN compares false
-            through = fine & ~turns(path.whole[2, :length]) if length > 1 else fine
-            after = going & through.cumprod(0).bool()
-            before = torch.cat([going.unsqueeze(0), after[:-1]])
-            weight = torch.where(before & fine, weight, -torch.inf)
-            counted.append(before)
-            tables.append(torch.stack([loss, potential, weight]))
-            keys, places = (weight + gumbel(own.mT)).max(0)
-            better = keys > key
-            key = torch.maximum(key, keys)
-            index = torch.where(better, number * run + places, index)
-            whole = torch.where(better.unsqueeze(1), path.whole[:2, places, chains], whole)
-            going = after[-1]
-            turning = grow(trees, number, Stretch.of(path.whole[2, :length]))
-            if turning is not None:
-                going = going & ~turning
-            if not going.any():
-                break
-        table = torch.cat(tables, 1)
-        loss, potential, weight = table.gather(1, index.expand(3, 1, -1))[:, 0]
-        return Subtree(
-            Best(whole, loss, potential, energy - weight),
-            table[2].logsumexp(0),
-            trees[-1],
-            here,
-            going,
-            table[2].clamp(max=0).exp().sum(0),
-            torch.cat(counted).double().sum(0),
-        ), used
-
-    def leap(here: Tensor, steps: Tensor, length: int, going: Tensor) -> int:
-        """So many leapfrog steps on from `here`, along `path`; of how many chains the gradients."""
-        some = going.tolist() if data.full.apart else None
-        position, slope, velocity = here
-        for step, leaf in enumerate(path.leaves[:length]):
-            torch.addcmul(velocity, steps, slope, value=-0.5, out=half)
-            torch.addcmul(position, steps, half, out=leaf.position.matrix)
-            data.gradient_on(path, step, some)
-            torch.addcmul(half, steps, leaf.slope.matrix, value=-0.5, out=leaf.velocity)
-            position, slope, velocity = leaf.position.matrix, leaf.slope.matrix, leaf.velocity
-        return posterior.chains if some is None else sum(some)
+        mean = put(acceptance / leaves)
+        check = Check(mean, torch.full_like(mean, torch.nan), put(best.energy), epsilons)
+        return settled(state, best, mean, put(leaves)), check, used
 
     def settled(state: State, best: Best, acceptance: Tensor, leaves: Tensor) -> State:
         """Where the chains go on from, and what they have learnt."""
@@ -228,8 +144,8 @@ def nuts(
         return State(
             data.stack(best.whole[0]),
             best.whole[1],
-            best.loss,
-            best.potential,
+            put(best.loss),
+            put(best.potential),
             step_size,
             metric,
             state.leaves + leaves,
@@ -242,11 +158,11 @@ def nuts(
         unit = 1 / sqrt(posterior.gamma) if state.step == 0 and posterior.gamma > 0 else 1.0
 
         here = torch.stack([data.matrix(state.position), state.slope, velocity])
-        everywhere = torch.ones_like(energy, dtype=torch.bool)
+        everywhere = np.ones(len(energy), bool)
 
         def log_ratio(epsilons: Tensor) -> Tensor:
-            leap(here, scaled(state, epsilons), 1, everywhere)
-            _, potential, kinetic = data.energies_on(path, 1)
+            doubling.leap(here, scaled(state, epsilons), 1, everywhere)
+            _, potential, kinetic = doubling.energies(1)
             result: Tensor = energy - potential[0] - kinetic[0]
             return result
 
@@ -265,21 +181,3 @@ def nuts(
         longest_block=LONGEST_BLOCK,
         warm_up=warm_up,
     )
-
-
-def chosen(which: Tensor, new: Best, old: Best) -> Best:
-    """The leaves of `new` where `which` (C,), else those of `old`."""
-    whole = torch.where(which.unsqueeze(1), new.whole, old.whole)
-    return Best(whole, *(torch.where(which, a, b) for a, b in zip(new[1:], old[1:], strict=True)))
-
-
-def gumbel(uniform: Tensor) -> Tensor:
-    """−log(−log u)."""
-    result: Tensor = uniform.clamp(min=TINY).log().neg_().log_().neg_()
-    return result
-
-
-def longest_run(posterior: LocalPosterior) -> int:
-    """How many leaves are looked at together: a power of two, fewer where they take much room."""
-    room = block_steps(posterior.loss, posterior.loss.num_examples, posterior.chains)
-    return 1 << (min(RUN, room).bit_length() - 1)

@@ -24,20 +24,12 @@ class Rows(NamedTuple):
     leaves: Params  # name -> (C, *shape), views of `matrix`
 
 
-class Leaf(NamedTuple):
-    """A point of phase space of every chain."""
-
-    position: Rows
-    slope: Rows  # ∇U there
-    velocity: Tensor  # (C, d)
-    gap: Tensor  # (C, d) w − w*
-
-
 class Path(NamedTuple):
-    """K points of phase space, one after another."""
+    """K points of phase space of every chain, one after another."""
 
-    whole: Tensor  # (4, K, C, d): positions, ∇U, velocities, gaps
-    leaves: list[Leaf]  # views of it
+    whole: Tensor  # (3, K, C, d): positions, ∇U, velocities
+    positions: list[Rows]
+    slopes: list[Rows]
 
 
 class RowData:
@@ -48,7 +40,11 @@ class RowData:
         self.nbeta, self.gamma = posterior.nbeta, posterior.gamma
         self.shape = posterior.chains, self.layout.size
         self.centre = self.matrix(self.full.centre)
-        self.gap, self.ones = torch.empty_like(self.centre), torch.ones_like(self.centre)
+        self.pull = -self.gamma * self.centre  # ∇U has γ(w − w*) = γw + this
+        self.gap, self.ones = (
+            self.centre.new_empty(steps, *self.shape),
+            torch.ones_like(self.centre),
+        )
         like = posterior.anchor.flat
         self.point, self.slope = (self.rows(like.new_empty(self.shape)) for _ in range(2))
 
@@ -65,9 +61,8 @@ class RowData:
 
     def path(self, length: int) -> Path:
         """Room for `length` points of phase space."""
-        whole = self.centre.new_zeros(4, length, *self.shape)
-        points = zip(*whole.unbind(), strict=True)
-        return Path(whole, [Leaf(self.rows(q), self.rows(g), v, gap) for q, g, v, gap in points])
+        whole = self.centre.new_zeros(3, length, *self.shape)
+        return Path(whole, *([self.rows(matrix) for matrix in part] for part in whole[:2]))
 
     def matrix(self, stack: Stack) -> Tensor:
         """(C, d) a copy of a stack, in float64."""
@@ -88,39 +83,36 @@ class RowData:
 
     def gradient(self, weights: Rows, slope: Rows) -> None:
         """slope ← ∇U at `weights`."""
-        self._gradient(weights, slope, self.gap, 0, None)
+        self.gradient_of(weights, slope)
 
-    def gradient_on(self, path: Path, step: int, going: Sequence[bool] | None) -> None:
-        """∇U at point `step` of a path, of the chains `going` at least, and its gap."""
-        leaf = path.leaves[step]
-        self._gradient(leaf.position, leaf.slope, leaf.gap, step, going)
-
-    def _gradient(
-        self, weights: Rows, slope: Rows, gap: Tensor, step: int, going: Sequence[bool] | None
-    ) -> None:
-        torch.sub(weights.matrix, self.centre, out=gap)
-        if self.full.exact:
-            torch.mul(gap, self.gamma, out=slope.matrix)
-            self.full.add_gradient(weights.leaves, slope.leaves, step, going)
-            return
+    def gradient_of(
+        self, weights: Rows, slope: Rows, step: int = 0, going: Sequence[bool] | None = None
+    ) -> int:
+        """The same in step `step` (see `FullData`), of the chains `going` at least; returns of how
+        many."""
+        full = self.full
+        if full.exact:
+            torch.add(self.pull, weights.matrix, alpha=self.gamma, out=slope.matrix)
+            return full.add_gradient(weights.leaves, slope.leaves, step, going)
         self.point.matrix.copy_(weights.matrix)
         self.slope.matrix.zero_()
-        self.full.add_gradient(self.point.leaves, self.slope.leaves, step, going)
-        torch.add(self.slope.matrix, gap, alpha=self.gamma, out=slope.matrix)
+        count = full.add_gradient(self.point.leaves, self.slope.leaves, step, going)
+        torch.add(self.slope.matrix, weights.matrix, alpha=self.gamma, out=slope.matrix)
+        slope.matrix.add_(self.pull)
+        return count
 
     def energies(self, weights: Rows) -> tuple[Tensor, Tensor]:
         """(C,) L_n and U where `gradient` was last asked."""
-        loss = self.full.losses([weights.leaves])[0]
-        pull = torch.linalg.vecdot(self.gap, self.gap)
-        return loss, torch.add(self.nbeta * loss, pull, alpha=self.gamma / 2)
+        loss, potential = self.energies_at([weights], weights.matrix.unsqueeze(0))
+        return loss[0], potential[0]
 
-    def energies_on(self, path: Path, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(K, C) L_n, U and ½‖u‖² at the first `length` points of a path, in whose order
-        `gradient_on` was asked."""
-        loss = self.full.losses([leaf.position.leaves for leaf in path.leaves[:length]])
-        sizes = torch.linalg.vector_norm(path.whole[2:, :length], dim=-1)  # |u| and |w − w*|
-        kinetic, pull = sizes.square_().mul_(0.5)
-        return loss, torch.add(self.nbeta * loss, pull, alpha=self.gamma), kinetic
+    def energies_at(self, points: Sequence[Rows], whole: Tensor) -> tuple[Tensor, Tensor]:
+        """(K, C) L_n and U at K points, `whole` (K, C, d), where `gradient_of` was asked in the
+        steps 0 … K − 1."""
+        loss = self.full.losses([weights.leaves for weights in points])
+        gap = torch.sub(whole, self.centre, out=self.gap[: len(points)])
+        pull = torch.linalg.vector_norm(gap, dim=-1).square_()
+        return loss, torch.add(self.nbeta * loss, pull, alpha=self.gamma / 2)
 
     def evaluate(self, weights: Rows, slope: Rows) -> tuple[Tensor, Tensor]:
         """Both."""

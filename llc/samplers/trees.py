@@ -71,12 +71,12 @@ def turns(velocities: Tensor) -> Tensor:
     rows = velocities.transpose(0, 1)
     # What is not finite must not hide the turns before it: it would, as 0·NaN.
     products = torch.bmm(rows, rows.mT).nan_to_num_(0.0).flatten(1)
-    sums = products @ _criteria(count).to(products)
+    sums = products @ _criteria(count, products.device)
     return (sums.view(chains, count, -1).amin(2) <= 0).mT
 
 
 @cache
-def _criteria(count: int) -> Tensor:
+def _criteria(count: int, device: torch.device) -> Tensor:
     """(K·K, K·M) which products p_i·p_j add up to each of the M ρ·p of the subtrees a leaf ends.
 
     Where there are fewer, the last is repeated; with none it is p·p of the leaf, which is positive.
@@ -88,7 +88,7 @@ def _criteria(count: int) -> Tensor:
         for number in range(most):
             first, last, end = own[min(number, len(own) - 1)]
             table[first : last + 1, end, leaf, number] = 1
-    return table.flatten(2).flatten(0, 1)
+    return table.flatten(2).flatten(0, 1).to(device)
 
 
 def _stretches(leaf: int) -> Iterator[tuple[int, int, int]]:
