@@ -63,7 +63,8 @@ class Doubling:
     def build(
         self, here: Tensor, steps: Tensor, energy: Numbers, uniform: Numbers, going: Truths
     ) -> tuple[Subtree, int]:
-        """A leaf on from `here` for each row of `uniform`, or fewer where no chain goes on."""
+        """A leaf on from `here` (3, C, d) for each row of `uniform`, or fewer where no chain goes
+        on; also how many gradients that took."""
         trees: list[Stretch] = []
         whole, tables, counted, used = here[:2], [], [], 0
         noise, key = gumbel(uniform), np.full_like(energy, -np.inf)

@@ -156,7 +156,6 @@ def nuts(
         """(C,) a first ε, from twice σ; where that is not known, from the widest there can be."""
         energy = state.potential + 0.5 * vecdot(velocity, velocity)
         unit = 1 / sqrt(posterior.gamma) if state.step == 0 and posterior.gamma > 0 else 1.0
-
         here = torch.stack([data.matrix(state.position), state.slope, velocity])
         everywhere = np.ones(len(energy), bool)
 

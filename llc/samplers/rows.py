@@ -41,10 +41,8 @@ class RowData:
         self.shape = posterior.chains, self.layout.size
         self.centre = self.matrix(self.full.centre)
         self.pull = -self.gamma * self.centre  # ∇U has γ(w − w*) = γw + this
-        self.gap, self.ones = (
-            self.centre.new_empty(steps, *self.shape),
-            torch.ones_like(self.centre),
-        )
+        self.gap = self.centre.new_empty(steps, *self.shape)
+        self.ones = torch.ones_like(self.centre)
         like = posterior.anchor.flat
         self.point, self.slope = (self.rows(like.new_empty(self.shape)) for _ in range(2))
 
