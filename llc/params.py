@@ -26,7 +26,9 @@ class Leaves(dict[str, Tensor]):
     again.
     """
 
-    derived: Any = None
+    def __init__(self, *leaves: Any) -> None:
+        super().__init__(*leaves)
+        self.derived: dict[Callable[[Params], Any], Any] = {}
 
 
 class Stack(NamedTuple):
@@ -142,12 +144,12 @@ class Layout:
 
 
 def derive(params: Params, make: Callable[[Params], Derived]) -> Derived:
-    """`make(params)`, remembered with the leaves of a buffer; one `make` per buffer."""
+    """`make(params)`, remembered with the leaves of a buffer."""
     if not isinstance(params, Leaves):
         return make(params)
-    if params.derived is None:
-        params.derived = make(params)
-    return cast("Derived", params.derived)
+    if make not in params.derived:
+        params.derived[make] = make(params)
+    return cast("Derived", params.derived[make])
 
 
 def count(shapes: Shapes) -> int:
@@ -168,6 +170,12 @@ def unstack(params: Params, index: int) -> Params:
 def select(params: Params, index: slice | Tensor) -> Params:
     """The part of a stack that `index` picks on the leading axis."""
     return {name: leaf[index] for name, leaf in params.items()}
+
+
+def one_by_one(params: Params) -> list[Params]:
+    """The sets of a stack as stacks of one each, views with room of their own."""
+    chains = len(next(iter(params.values())))
+    return [Leaves(select(params, slice(c, c + 1))) for c in range(chains)]
 
 
 def repeat(params: Params, times: int) -> Params:

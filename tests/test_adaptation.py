@@ -15,7 +15,8 @@ from llc.models.dln import LinearLoss
 from llc.models.mlp import MLPLoss
 from llc.models.mlp import init as init_mlp
 from llc.params import Layout, stack
-from llc.posterior import FullData, LocalPosterior
+from llc.posterior import LocalPosterior
+from llc.samplers.full_data import FullData
 from llc.samplers.hmc import hmc
 from llc.samplers.mamclmc import mamclmc
 from llc.samplers.mclmc import mclmc

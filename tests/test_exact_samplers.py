@@ -21,13 +21,16 @@ from llc.diagnostics import ess, excess
 from llc.models.mlp import MLPLoss
 from llc.models.mlp import init as init_mlp
 from llc.params import Layout, stack
-from llc.posterior import FullData, LocalPosterior
+from llc.posterior import LocalPosterior
 from llc.samplers.adaptation import StepSize
+from llc.samplers.full_data import FullData
 from llc.samplers.hmc import hmc
 from llc.samplers.integrators import leapfrog
 from llc.samplers.mala import mala
 from llc.samplers.mamclmc import mamclmc
 from llc.samplers.nuts import nuts
+from llc.sampling import Schedule, sample
+from llc.sampling.threads import intra_op_threads
 from llc.streams import NormalSource, Stream, UniformSource
 from llc.theory import finite
 
@@ -169,6 +172,62 @@ def energy(full, where, p):
     full.gradient(where, torch.empty_like(p))
     potential = full.potential(where, full.loss(where))
     return potential + 0.5 * full.layout.sums(p.square())
+
+
+def perceptron(chains):
+    """The posterior of a small network around random weights."""
+    widths, source = (3, 5, 2), torch.Generator().manual_seed(0)
+    loss = MLPLoss(normals(50, 3), normals(50, 2, seed=1), widths)
+    centre = stack([init_mlp(widths, source, torch.float64)])
+    return LocalPosterior.around(loss, centre, NBETA, GAMMA, chains)
+
+
+def test_few_chains_are_evaluated_by_themselves(monkeypatch):
+    """Their gradients and losses are those of the stack; the others keep what they had."""
+    steps, posterior = 2, perceptron(4)
+    layout = posterior.layout
+    plain = FullData(posterior, steps)
+    monkeypatch.setattr("llc.samplers.full_data.LONG", 0)
+    full = FullData(posterior, steps, apart=True)
+    places = [layout.stack(normals(layout.total, seed=k)) for k in range(2 * steps)]
+
+    def both(going, points):
+        """The gradients (of those that go) and losses at points, by the two."""
+        for step, place in enumerate(points):
+            got, expected = (layout.stack(torch.zeros_like(place.flat)) for _ in range(2))
+            plain.add_gradient(place.leaves, expected.leaves, step)
+            count = full.add_gradient(place.leaves, got.leaves, step, going)
+            mask = torch.tensor(going or [True] * 4)
+            layout.choose(mask, expected.flat, torch.zeros_like(place.flat))
+            torch.testing.assert_close(got.flat, expected.flat, rtol=1e-12, atol=1e-12)
+        leaves = [place.leaves for place in points]
+        return count, full.losses(leaves), plain.losses(leaves)
+
+    for going in (None, [True] * 4):
+        count, got, before = both(going, places[:steps])
+        assert count == 4
+        torch.testing.assert_close(got, before, rtol=1e-12, atol=0)
+    for going in ([False, True, False, True], [False, False, False, True]):
+        count, got, expected = both(going, places[steps:])
+        assert count == sum(going)
+        torch.testing.assert_close(got[:, 3], expected[:, 3], rtol=1e-12, atol=0)
+    torch.testing.assert_close(got[:, 1], expected[:, 1], rtol=1e-12, atol=0)
+    torch.testing.assert_close(got[:, ::2], before[:, ::2], rtol=1e-12, atol=0)
+
+
+def test_nuts_leaves_out_the_gradients_of_chains_that_have_finished(monkeypatch):
+    def trace():
+        streams = [Stream(0, chain) for chain in range(3)]
+        return sample(
+            perceptron(3), lambda p: nuts(p, warm_up=20, max_depth=6), Schedule(40, 50), streams
+        )
+
+    with intra_op_threads(1):
+        stacked = trace()
+        monkeypatch.setattr("llc.samplers.full_data.LONG", 0)
+        apart = trace()
+    torch.testing.assert_close(apart.loss, stacked.loss, rtol=1e-6, atol=1e-9)
+    assert 0.4 * stacked.gradients < apart.gradients < stacked.gradients
 
 
 def test_leapfrog_is_reversible():

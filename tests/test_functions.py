@@ -93,6 +93,26 @@ def check_gradient(point, chain, rows, out):
             torch.testing.assert_close(got, slope, rtol=1e-7, atol=1e-7)
 
 
+def test_a_gradient_in_closed_form_takes_the_place_of_autograd():
+    asked = []
+
+    def slope(weights):
+        asked.append(len(weights["a"]))
+        return bowl(weights), {"a": weights["a"], "b": 4 * weights["b"].pow(3)}
+
+    weights, results = points(CHAINS, seed=2), []
+    for given in (None, slope):
+        loss = potential_loss(bowl, SHAPES, 9, given)
+        block = loss.block(weights, loss.reference(weights), 1)
+        block.load(1, None)
+        out = {name: torch.ones_like(leaf) for name, leaf in weights.items()}
+        block.add_gradient(0, weights, out, -0.7)
+        results.append([block.losses(), *out.values()])
+    for by_autograd, closed in zip(*results, strict=True):
+        torch.testing.assert_close(closed, by_autograd, **ROUNDING)
+    assert asked == [CHAINS]
+
+
 def test_an_epoch_of_minibatches_is_all_the_data():
     loss, weights = wave_loss(), points(CHAINS, seed=2)
     steps = EXAMPLES // SIZE

@@ -252,6 +252,9 @@ def test_log_spaced_curvatures():
     unit = {"w": torch.eye(3, dtype=torch.float64)}
     expected = torch.tensor([0.005, 0.5, 50], dtype=torch.float64)
     torch.testing.assert_close(problem.loss.full_data(unit), expected, rtol=1e-13, atol=0)
+    grad, losses = full_gradient(problem.loss, unit)
+    torch.testing.assert_close(grad["w"], torch.diag(2 * expected), rtol=1e-13, atol=0)
+    torch.testing.assert_close(losses, expected, rtol=1e-13, atol=0)
     assert problem.known.value == 1.5
 
 

@@ -2,10 +2,12 @@
 
     L_B(w) = mean over the examples x of B of ℓ(w, x),
 for models small enough that writing a backward pass is not worth it. The chains do not mix:
-Σ_c L_B(w_c) has the gradients of all of them, so that one backward pass serves the stack.
+Σ_c L_B(w_c) has the gradients of all of them, so that one backward pass serves the stack. Where the
+gradient is given in closed form, autograd, which takes longer than a small function, is left out.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from llc.params import Params, Shapes
 
 PerExample = Callable[[Params, Tensor], Tensor]
 Potential = Callable[[Params], Tensor]
+Slope = Callable[[Params, Tensor], tuple[Tensor, Params]]  # (C,) L_B, and its gradient
 
 
 class FunctionLoss:
@@ -24,6 +27,8 @@ class FunctionLoss:
     (C, B); differentiable by autograd, chain by chain.
     num_examples: n, where `data` is a single row that stands for n equal examples: every minibatch
     is then all the data.
+    slope: leaves and examples to (C,) their mean and its gradient, leaves (C, *shape); by autograd
+    where not given.
     Raises: ValueError where `num_examples` does not fit the data.
     """
 
@@ -33,6 +38,7 @@ class FunctionLoss:
         shapes: Shapes,
         data: Tensor,
         num_examples: int | None = None,
+        slope: Slope | None = None,
     ) -> None:
         self.num_examples = len(data) if num_examples is None else num_examples
         if self.num_examples != len(data) and len(data) != 1:
@@ -41,6 +47,7 @@ class FunctionLoss:
                 "or give the one row that stands for all"
             )
         self.per_example, self.shapes, self.data = per_example, shapes, data
+        self.slope = slope or partial(by_autograd, per_example)
 
     @property
     def equal_examples(self) -> bool:
@@ -73,11 +80,33 @@ class FunctionLoss:
         return self
 
 
-def potential_loss(potential: Potential, shapes: Shapes, num_examples: int) -> FunctionLoss:
-    """A loss without data: `potential`, leaves (C, *shape) -> (C,), for each of n examples."""
-    nothing = torch.empty(1, 0)
+@torch.enable_grad()
+def by_autograd(
+    per_example: PerExample, weights: Params, examples: Tensor
+) -> tuple[Tensor, Params]:
+    """(C,) the mean of `per_example`, and its gradient."""
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in weights.items()}
+    losses = per_example(leaves, examples).mean(-1)
+    grads = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+    return losses.detach(), dict(zip(leaves, grads, strict=True))
+
+
+def potential_loss(
+    potential: Potential,
+    shapes: Shapes,
+    num_examples: int,
+    slope: Callable[[Params], tuple[Tensor, Params]] | None = None,
+) -> FunctionLoss:
+    """A loss without data: `potential`, leaves (C, *shape) -> (C,), for each of n examples.
+
+    slope: leaves to (C,) the same and its gradient; by autograd where not given.
+    """
     return FunctionLoss(
-        lambda weights, _: potential(weights).unsqueeze(-1), shapes, nothing, num_examples
+        lambda weights, _: potential(weights).unsqueeze(-1),
+        shapes,
+        torch.empty(1, 0),
+        num_examples,
+        slope and (lambda weights, _: slope(weights)),
     )
 
 
@@ -100,13 +129,10 @@ class FunctionBlock(LossBlock):
         values = rows_of_each(self.centre_losses.unsqueeze(-1), indices)
         self._baselines = values.squeeze(-1).mean(-1).expand(-1, self.chains)
 
-    @torch.enable_grad()
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
-        leaves = {name: leaf.detach().requires_grad_() for name, leaf in weights.items()}
-        losses = self.loss.per_example(leaves, self._examples[step]).mean(-1)
-        grads = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-        self._losses[step] = losses.detach()
-        for name, grad in zip(leaves, grads, strict=True):
+        losses, grads = self.loss.slope(weights, self._examples[step])
+        self._losses[step] = losses
+        for name, grad in grads.items():
             out[name].add_(grad, alpha=scale)
 
     def losses(self, steps: slice = EVERY) -> Tensor:

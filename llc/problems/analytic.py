@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from llc import theory
 from llc.config import ConfigError
@@ -54,13 +55,17 @@ def quadratic(
     placed = setting.put(h)
 
     def potential(weights: Params) -> Tensor:
-        return (placed * weights["w"].square()).sum(-1) / 2
+        return slope(weights)[0]
+
+    def slope(weights: Params) -> tuple[Tensor, Params]:
+        grad = placed * weights["w"]
+        return vecdot(grad, weights["w"]) / 2, {"w": grad}
 
     return _at_zero(
         "quadratic",
         f"quadratic, curvatures {h.min():.3g} … {h.max():.3g}",
         setting,
-        potential_loss(potential, {"w": (len(h),)}, setting.num_training_data),
+        potential_loss(potential, {"w": (len(h),)}, setting.num_training_data, slope),
         Coefficient(Fraction(int((h > 0).sum()), 2), 1),
         "half the number of positive curvatures",
         partial(theory.quadratic, h.numpy()),

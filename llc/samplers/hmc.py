@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from llc.params import Stack
-from llc.posterior import FullData, LocalPosterior
+from llc.posterior import LocalPosterior
 from llc.samplers.adaptation import Metric, StepSize, Windows, first_step
 from llc.samplers.base import Block, Check, Info, Noise, Sampler
+from llc.samplers.full_data import FullData
 from llc.samplers.integrators import kinetic, leapfrog
 from llc.samplers.metropolis import Place, accept
 

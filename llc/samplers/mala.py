@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from llc.params import Stack
-from llc.posterior import FullData, LocalPosterior
+from llc.posterior import LocalPosterior
 from llc.samplers.adaptation import StepSize
 from llc.samplers.base import Block, Check, Info, Noise, Sampler
+from llc.samplers.full_data import FullData
 from llc.samplers.metropolis import Place, accept
 
 TARGET = 0.574  # the acceptance that moves fastest in many dimensions (Roberts & Rosenthal 1998)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from llc.params import Layout, Stack
-from llc.posterior import FullData
+from llc.samplers.full_data import FullData
 
 
 class Place(NamedTuple):

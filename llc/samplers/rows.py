@@ -4,6 +4,7 @@ They hold a stack chain-major, as a matrix (C, d): a number of each chain then m
 its row in one operation, and an inner product per chain is one too, however many leaves there are.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
 from typing import NamedTuple
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from llc.params import Leaves, Params, Stack
-from llc.posterior import FullData, LocalPosterior
+from llc.posterior import LocalPosterior
+from llc.samplers.full_data import FullData
 
 
 class Rows(NamedTuple):
@@ -22,24 +24,25 @@ class Rows(NamedTuple):
     leaves: Params  # name -> (C, *shape), views of `matrix`
 
 
-class Phase(NamedTuple):
-    """A point of phase space of every chain: (3, C, d) and its parts."""
+class Path(NamedTuple):
+    """K points of phase space of every chain, one after another."""
 
-    whole: Tensor
-    position: Rows
-    slope: Rows  # ∇U there
-    velocity: Tensor
+    whole: Tensor  # (3, K, C, d): positions, ∇U, velocities
+    positions: list[Rows]
+    slopes: list[Rows]
 
 
 class RowData:
     """U and ∇U over all data, as `FullData` has them, at the rows of matrices (C, d)."""
 
-    def __init__(self, posterior: LocalPosterior) -> None:
-        self.full, self.layout = FullData(posterior), posterior.layout
+    def __init__(self, posterior: LocalPosterior, steps: int = 1, *, apart: bool = False) -> None:
+        self.full, self.layout = FullData(posterior, steps, apart=apart), posterior.layout
         self.nbeta, self.gamma = posterior.nbeta, posterior.gamma
         self.shape = posterior.chains, self.layout.size
         self.centre = self.matrix(self.full.centre)
-        self.gap, self.ones = torch.empty_like(self.centre), torch.ones_like(self.centre)
+        self.pull = -self.gamma * self.centre  # ∇U has γ(w − w*) = γw + this
+        self.gap = self.centre.new_empty(steps, *self.shape)
+        self.ones = torch.ones_like(self.centre)
         like = posterior.anchor.flat
         self.point, self.slope = (self.rows(like.new_empty(self.shape)) for _ in range(2))
 
@@ -54,10 +57,10 @@ class RowData:
         )
         return Rows(matrix, Leaves(views))
 
-    def phase(self) -> Phase:
-        """Room for a point of phase space."""
-        whole = self.centre.new_zeros(3, *self.shape)
-        return Phase(whole, self.rows(whole[0]), self.rows(whole[1]), whole[2])
+    def path(self, length: int) -> Path:
+        """Room for `length` points of phase space."""
+        whole = self.centre.new_zeros(3, length, *self.shape)
+        return Path(whole, *([self.rows(matrix) for matrix in part] for part in whole[:2]))
 
     def matrix(self, stack: Stack) -> Tensor:
         """(C, d) a copy of a stack, in float64."""
@@ -78,23 +81,35 @@ class RowData:
 
     def gradient(self, weights: Rows, slope: Rows) -> None:
         """slope ← ∇U at `weights`."""
-        gap = torch.sub(weights.matrix, self.centre, out=self.gap)
-        if self.full.exact:
-            torch.mul(gap, self.gamma, out=slope.matrix)
-            self.full.block.add_gradient(0, weights.leaves, slope.leaves, self.nbeta)
-            return
+        self.gradient_of(weights, slope)
+
+    def gradient_of(
+        self, weights: Rows, slope: Rows, step: int = 0, going: Sequence[bool] | None = None
+    ) -> int:
+        """The same in step `step` (see `FullData`), of the chains `going` at least; returns of how
+        many."""
+        full = self.full
+        if full.exact:
+            torch.add(self.pull, weights.matrix, alpha=self.gamma, out=slope.matrix)
+            return full.add_gradient(weights.leaves, slope.leaves, step, going)
         self.point.matrix.copy_(weights.matrix)
         self.slope.matrix.zero_()
-        self.full.block.add_gradient(0, self.point.leaves, self.slope.leaves, self.nbeta)
-        torch.add(self.slope.matrix, gap, alpha=self.gamma, out=slope.matrix)
+        count = full.add_gradient(self.point.leaves, self.slope.leaves, step, going)
+        torch.add(self.slope.matrix, weights.matrix, alpha=self.gamma, out=slope.matrix)
+        slope.matrix.add_(self.pull)
+        return count
 
     def energies(self, weights: Rows) -> tuple[Tensor, Tensor]:
         """(C,) L_n and U where `gradient` was last asked."""
-        full = self.full
-        loss = (
-            full.block.losses()[0] if full.exact else full.posterior.loss.full_data(weights.leaves)
-        )
-        pull = torch.linalg.vecdot(self.gap, self.gap)
+        loss, potential = self.energies_at([weights], weights.matrix.unsqueeze(0))
+        return loss[0], potential[0]
+
+    def energies_at(self, points: Sequence[Rows], whole: Tensor) -> tuple[Tensor, Tensor]:
+        """(K, C) L_n and U at K points, `whole` (K, C, d), where `gradient_of` was asked in the
+        steps 0 … K − 1."""
+        loss = self.full.losses([weights.leaves for weights in points])
+        gap = torch.sub(whole, self.centre, out=self.gap[: len(points)])
+        pull = torch.linalg.vector_norm(gap, dim=-1).square_()
         return loss, torch.add(self.nbeta * loss, pull, alpha=self.gamma / 2)
 
     def evaluate(self, weights: Rows, slope: Rows) -> tuple[Tensor, Tensor]:
