@@ -11,7 +11,7 @@ class Activation(NamedTuple):
     """h = φ(z), and δ_z = φ'(z) δ_h.
 
     In place, φ overwrites z by h, and the derivative is computed from h: one buffer and one pass
-    less.
+    less. `forward` and `backward` are functions of TorchScript, for others of it to call.
     """
 
     name: str
@@ -21,37 +21,33 @@ class Activation(NamedTuple):
     in_place: bool
 
 
-def _relu_forward(z: Tensor, out: Tensor) -> Tensor:
+PASSES = torch.jit.CompilationUnit(
+    """
+def relu(z: Tensor, out: Tensor) -> Tensor:
     return z.relu_()
 
+def relu_backward(delta: Tensor, h: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(delta, h, 0, grad_input=delta)
 
-def _relu_backward(delta: Tensor, h: Tensor) -> Tensor:
-    result: Tensor = torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
-    return result
-
-
-def _tanh_forward(z: Tensor, out: Tensor) -> Tensor:
-    """tanh z = 2σ(2z) − 1, to rounding of 1: on the CPU σ is faster than tanh."""
+# tanh z = 2σ(2z) − 1, to rounding of 1: on the CPU σ is faster than tanh.
+def tanh(z: Tensor, out: Tensor) -> Tensor:
     return z.mul_(2).sigmoid_().mul_(2).sub_(1)
 
+def tanh_backward(delta: Tensor, h: Tensor) -> Tensor:
+    return torch.ops.aten.tanh_backward(delta, h, grad_input=delta)
 
-def _tanh_backward(delta: Tensor, h: Tensor) -> Tensor:
-    result: Tensor = torch.ops.aten.tanh_backward.grad_input(delta, h, grad_input=delta)
-    return result
+def gelu(z: Tensor, out: Tensor) -> Tensor:
+    return torch.ops.aten.gelu(z, out=out)
 
+def gelu_backward(delta: Tensor, z: Tensor) -> Tensor:
+    return torch.ops.aten.gelu_backward(delta, z, grad_input=delta)
+"""
+)
 
-def _gelu_forward(z: Tensor, out: Tensor) -> Tensor:
-    result: Tensor = torch.ops.aten.gelu.out(z, out=out)
-    return result
-
-
-def _gelu_backward(delta: Tensor, z: Tensor) -> Tensor:
-    result: Tensor = torch.ops.aten.gelu_backward.grad_input(delta, z, grad_input=delta)
-    return result
-
-
-RELU = Activation("relu", torch.relu, _relu_forward, _relu_backward, in_place=True)
-TANH = Activation("tanh", torch.tanh, _tanh_forward, _tanh_backward, in_place=True)
+RELU = Activation("relu", torch.relu, PASSES.relu, PASSES.relu_backward, in_place=True)
+TANH = Activation("tanh", torch.tanh, PASSES.tanh, PASSES.tanh_backward, in_place=True)
 # Hendrycks & Gimpel 2016: z Φ(z), exactly. It is not monotone, so that h does not tell z.
-GELU = Activation("gelu", torch.nn.functional.gelu, _gelu_forward, _gelu_backward, in_place=False)
+GELU = Activation(
+    "gelu", torch.nn.functional.gelu, PASSES.gelu, PASSES.gelu_backward, in_place=False
+)
 ACTIVATIONS = {each.name: each for each in (RELU, TANH, GELU)}

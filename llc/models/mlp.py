@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llc.models.activations import RELU, Activation
-from llc.models.affine import affine, layers_of
+from llc.models.affine import Room, affine, layers_of
 from llc.models.base import EVERY, LossBlock, rows_of_each
 from llc.params import Params, derive
 
@@ -156,33 +156,23 @@ class MLPBlock(LossBlock):
         if size == self.size:
             return
         self.size, widths = size, self.loss.widths
-        self.affine = affine(self.like, size, widths)
+        self.affine = affine(self.like, size, widths, self.loss.activation)
         shapes = [(self.chains, *self.affine.shape(width)) for width in widths]
         self._residuals = self.like.new_empty(self.steps, *shapes[-1])
         self._residual_views = list(self._residuals)
-        self._hidden = [self.like.new_empty(shape) for shape in shapes]
-        in_place = self.loss.activation.in_place
-        self._before = self._hidden if in_place else [torch.empty_like(h) for h in self._hidden]
-        self._deltas = [torch.empty_like(hidden) for hidden in self._hidden]
+        self._room = Room.of(self.like, shapes, self.loss.activation.in_place)
         self._baselines = self.like.new_zeros(self.steps, self.chains)
 
     def add_gradient(self, step: int, weights: Params, out: Params, scale: float) -> None:
-        layers, targets = derive(weights, layers_of), derive(out, layers_of)
-        hidden, last, activation = [self.inputs[step]], len(layers) - 1, self.loss.activation
-        for i, layer in enumerate(layers):
-            to = self._residual_views[step] if i == last else self._before[i + 1]
-            self.affine.forward(i, layer, hidden[i], to)
-            if i < last:
-                hidden.append(activation.forward(to, self._hidden[i + 1]))
-            else:
-                hidden.append(to.sub_(self.targets[step]))
-        factor = 2 * scale / (self.size * self.loss.widths[-1])
-        delta = hidden[-1]
-        for i in range(last, -1, -1):
-            self.affine.accumulate(i, targets[i], delta, hidden[i], factor)
-            if i > 0:
-                back = self.affine.backward(i, layers[i], delta, self._deltas[i])
-                delta = activation.backward(back, self._before[i])
+        self.affine.add_gradient(
+            derive(weights, layers_of),
+            self.inputs[step],
+            self.targets[step],
+            self._room,
+            self._residual_views[step],
+            derive(out, layers_of),
+            2 * scale / (self.size * self.loss.widths[-1]),
+        )
 
     def losses(self, steps: slice = EVERY) -> Tensor:
         return self._residuals[: self.used][steps].square().mean((-2, -1))
