@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from llc.diagnostics.result import Estimate
 from llc.trace import Trace
 
@@ -11,7 +13,10 @@ STANDARD_ERRORS = 4.0
 MAX_RHAT = 1.05
 MIN_ESS = 100.0
 MAX_SHARE_BELOW = 0.2
+MAX_ENERGY_ERROR = 5.0  # of a chain, over what its step is tuned to: a step 1.3 times too large
 MIN_MOVES = 0.01  # of the kept draws: a chain that moves less often stands still
+
+ACCEPTING = "take a sampler with an accept step (mamclmc, hmc)"
 
 
 def judge(estimate: Estimate, epsilon: float) -> str:
@@ -32,18 +37,40 @@ def judge(estimate: Estimate, epsilon: float) -> str:
             f"below the centre: w* is not a minimum ({estimate.share_below:.0%} of the trace "
             "has a lower loss): train longer or raise gamma"
         )
-    complaints = [*_stuck(estimate), *_complaints(estimate, epsilon)]
+    complaints = [*_stuck(estimate), *_unstable(estimate), *_complaints(estimate, epsilon)]
     return "not converged: " + "; ".join(complaints) if complaints else "ok"
 
 
 def _stuck(estimate: Estimate) -> Iterator[str]:
     still = standing_still(estimate.trace, estimate.num_burn_in)
     if still:
-        names = ", ".join(map(str, still[:8])) + (", …" if len(still) > 8 else "")
         yield (
-            f"{len(still)} of {len(estimate.per_chain)} chains stand still (chain {names}): "
+            f"{len(still)} of {len(estimate.per_chain)} chains stand still ({_chains(still)}): "
             "take smaller steps, or a longer warm-up to find them"
         )
+
+
+def _chains(numbers: list[int]) -> str:
+    return "chain " + ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
+
+
+def _unstable(estimate: Estimate) -> Iterator[str]:
+    found = energy_errors(estimate.trace, estimate.num_burn_in)
+    bad = [chain for chain, error in enumerate(found) if error > MAX_ENERGY_ERROR]
+    if bad:
+        yield (
+            f"the energy error of {len(bad)} of {len(found)} chains ({_chains(bad)}) is up to "
+            f"{max(found[chain] for chain in bad):.2g} times the one wanted: their step is too "
+            f"large: give them a longer warm-up, or {ACCEPTING}"
+        )
+
+
+def energy_errors(trace: Trace, num_burn_in: int) -> list[float]:
+    """The mean energy error of each chain's kept draws, over what its step is tuned to."""
+    if trace.energy_error is None:
+        return []
+    kept = _kept(trace, num_burn_in)
+    return [float(error) for error in trace.energy_error[:, kept].double().mean(1)]
 
 
 def standing_still(trace: Trace, num_burn_in: int) -> list[int]:
@@ -54,9 +81,13 @@ def standing_still(trace: Trace, num_burn_in: int) -> list[int]:
     draws = (trace.loss - trace.baseline)[:, num_burn_in:]
     changes = (draws.diff(dim=1) != 0).double()
     same = changes.sum(1) < MIN_MOVES * changes.shape[1]
-    kept = trace.checked_steps >= trace.steps[min(num_burn_in, len(trace.steps) - 1)]
-    accepts = trace.acceptance[:, kept].double().mean(1) >= MIN_MOVES  # NaN compares false
+    accepts = trace.acceptance[:, _kept(trace, num_burn_in)].double().mean(1) >= MIN_MOVES  # NaN compares false
     return [int(chain) for chain in (same & ~accepts).nonzero().flatten()]
+
+
+def _kept(trace: Trace, num_burn_in: int) -> Tensor:
+    """Which looks are at kept draws."""
+    return trace.checked_steps >= trace.steps[min(num_burn_in, len(trace.steps) - 1)]
 
 
 def _complaints(estimate: Estimate, epsilon: float) -> Iterator[str]:
@@ -75,9 +106,9 @@ def _complaints(estimate: Estimate, epsilon: float) -> Iterator[str]:
         yield f"companion chains diverged: {remedy}"
     elif estimate.companions and not abs(gap) <= tolerance:
         yield f"chains cooled from above read {estimate.cooled_mean:.4g}: sample longer"
-    if estimate.step_size_bias > tolerance / 2:
-        bias = estimate.step_size_bias
-        yield f"the step biases λ̂ by about {bias:+.2g}: try epsilon={epsilon / 3:.1g}"
+    if abs(estimate.step_size_bias) > tolerance / 2:
+        remedy = ACCEPTING if math.isnan(epsilon) else f"try epsilon={epsilon / 3:.1g}"
+        yield f"the step biases λ̂ by about {estimate.step_size_bias:+.2g}: {remedy}"
 
 
 def error_bound(estimate: Estimate) -> float:

@@ -40,6 +40,9 @@ class Check(NamedTuple):
     squared_gradient: Tensor
     energy: Tensor  # (C,) the energy a transition conserves, at its end
     step_size: Tensor  # (C,) of the transition
+    # (C,) mean ΔE² of the steps since the last look, over what the step size is tuned to: of
+    # samplers that tune it to that, after their warm-up.
+    energy_error: Tensor | None = None
 
 
 def due(step: int, count: int, period: int | None) -> range:

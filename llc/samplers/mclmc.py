@@ -25,12 +25,14 @@ from llc.posterior import LocalPosterior
 from llc.samplers.adaptation import EnergyError, Mixing, first_step
 from llc.samplers.base import Block, Check, Info, Noise, Sampler
 from llc.samplers.integrators import minimal_norm
+from llc.samplers.response import Response
 from llc.samplers.rows import RowData
 
 TARGET = 5e-4  # E[ΔE²]/d
 FIRST_LENGTH = 20.0  # L/ε before anything is known
 PERSISTENCE = 0.4  # L over the length travelled per effective draw, as in the paper
 BATCHES = 16  # of the last third, whose means tell how many of its draws are effective
+FORGOTTEN = 8.0  # L: what the loss remembers of an energy error is gone by then
 CHECK_PERIOD = 20  # steps between closer looks
 LONGEST_BLOCK = 64  # steps: an interrupt waits for no more
 
@@ -46,6 +48,7 @@ class State(NamedTuple):
     error: EnergyError  # ε, and what it is tuned by
     length: Tensor  # (C,) L
     mixing: Mixing | None  # what L is tuned by; None: nothing
+    response: Response  # of the loss to the errors of the energy, since the warm-up
     step: int  # t
 
 
@@ -85,13 +88,15 @@ def mclmc(
             EnergyError.start(torch.full_like(loss, torch.nan if epsilon is None else epsilon)),
             torch.full_like(loss, torch.nan if length is None else length),
             Mixing.start(here.matrix) if third else None,
+            Response.start(loss),
             0,
         )
 
     def advance(state: State, block: Block) -> tuple[State, Info]:
         here.matrix.copy_(data.matrix(state.position))
         slope.matrix.copy_(state.slope)
-        losses, checks, gradients = [], {}, 2 * len(block.positions)
+        losses, errors, checks, gradients = [], [], {}, 2 * len(block.positions)
+        warming = min(len(block.positions), max(0, warm_up - state.step))  # of these steps
         for step, noise in enumerate(block.positions):
             xi = data.matrix(noise)
             if state.step == 0 and epsilon is None:
@@ -99,17 +104,39 @@ def mclmc(
                 state = state._replace(error=EnergyError.start(guess))
                 gradients += 2 * used
             losses.append(state.loss)
-            state, check = transition(state, xi)
+            state, error, check = transition(state, xi)
+            errors.append(error)
             if (state.step - 1) % CHECK_PERIOD == 0:
                 checks[step] = check
             data.copy(here, noise)
-        loss = torch.stack(losses)
+        loss = torch.stack([*losses, state.loss])
         baseline = data.full.centre_loss.expand_as(loss)
+        if warming < len(errors):
+            excess = data.nbeta * (loss - baseline)[warming + 1 :]
+            state = measured(state, excess, torch.stack(errors[warming:]), checks, warming)
         state = state._replace(position=data.stack(here.matrix), slope=slope.matrix.clone())
-        return state, Info(loss, baseline, checks, gradients * chains)
+        return state, Info(loss[:-1], baseline[:-1], checks, gradients * chains)
 
-    def transition(state: State, xi: Tensor) -> tuple[State, Check]:
-        """A step of `here`, which with `slope` stands for those of the state between two blocks."""
+    def measured(
+        state: State, excess: Tensor, errors: Tensor, checks: dict[int, Check], first: int
+    ) -> State:
+        """After steps from number `first` of a block on: what they tell of the bias, in `checks`."""
+        epsilons = state.error.step_size
+        keep = (-epsilons / (FORGOTTEN * state.length)).exp()
+        looks = [step for step in checks if step >= first]
+        response, shown = state.response.seen(
+            excess, errors, keep, [step - first for step in looks]
+        )
+        for step, means in zip(looks, shown, strict=True):
+            checks[step] = checks[step]._replace(
+                squared_gradient=8 / epsilons * means.product,
+                energy_error=means.square / (size * target),
+            )
+        return state._replace(response=response)
+
+    def transition(state: State, xi: Tensor) -> tuple[State, Tensor, Check]:
+        """A step of `here`, which with `slope` stands for those of the state between two blocks;
+        with the change ΔE of its energy."""
         warming = state.step < warm_up
         before = (here.matrix.clone(), slope.matrix.clone()) if warming else None
         epsilons = state.error.step_size
@@ -117,14 +144,15 @@ def mclmc(
         gained = minimal_norm(gradient, here.matrix, velocity, slope.matrix, epsilons)
         loss, potential = data.energies(here)
         energy = potential + gained
+        error = energy - state.potential
         nothing = torch.full_like(energy, torch.nan)
-        check = Check(nothing, slope.matrix.square().sum(1), energy, epsilons)
+        check = Check(nothing, nothing, energy, epsilons)
         moved = state._replace(
             velocity=velocity, loss=loss, potential=potential, step=state.step + 1
         )
         if before is not None:
-            moved = tuned(state, moved, energy - state.potential, *before)
-        return moved, check
+            moved = tuned(state, moved, error, *before)
+        return moved, error, check
 
     def refreshed(state: State, xi: Tensor) -> Tensor:
         """u ← (u + νξ)/|u + νξ|."""
