@@ -168,6 +168,7 @@ def mclmc(
         torch.where(fine.unsqueeze(1), here.matrix, start, out=here.matrix)
         torch.where(fine.unsqueeze(1), slope.matrix, slopes, out=slope.matrix)
         own, mixing = state.length, state.mixing
+        tuning = state.error.seen(error, size * target, settling=2 * moved.step > warm_up)
         if mixing is not None and state.step >= third:
             mixing = mixing.seen(here.matrix, max(1, batch))
             if moved.step == 2 * third:
@@ -182,7 +183,7 @@ def mclmc(
             velocity=torch.where(fine.unsqueeze(1), moved.velocity, 0),
             loss=torch.where(fine, moved.loss, state.loss),
             potential=torch.where(fine, moved.potential, state.potential),
-            error=state.error.seen(error, size * target),
+            error=tuning.settled() if moved.step == warm_up else tuning,
             length=own,
             mixing=mixing,
         )
