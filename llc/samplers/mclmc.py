@@ -4,14 +4,18 @@ A particle of speed one turns towards lower U, and forgets its direction after a
     q' = u,   u' = −(I − uuᵀ)∇U(q)/(d − 1),   then   u ← (u + νξ)/|u + νξ|,  ξ ~ N(0, I),
     ν = √((e^{2ε/L} − 1)/d).
 Its positions have the density e^−U as far as the integrator (`minimal_norm`, two gradients a step)
-keeps the energy U + K. The bias from what it does not keep goes with ε²; there is no accept step:
-`mamclmc` has one.
+keeps the energy U + K. There is no accept step (`mamclmc` has one): what is not kept biases λ̂, by
+an amount that goes with ε². Each run measures its own (`response`): (ε/8)·`Check.squared_gradient`
+is the bias of λ̂, on average. For a hundred curvatures from 0.01 to 1 (γ = 10, nβ = 145) it is
+−0.6 % at ε = 1.0, −1.8 % at 1.42, to which ε is tuned there, and −7 % at 2.0; tuned, it is −2.7 %
+on a reduced-rank regression and below 0.6 % on perceptrons, of a thousand parameters each.
 
 ε is the length of a step: √d times a step of each parameter. It is tuned to an energy error of
     E[ΔE²]/d = 5·10⁻⁴   a step.
 L is the length after which the direction is lost. Both are in units of w, each chain's own, and are
 fixed after the warm-up. Its thirds: ε alone, with L = 20ε; then L = √(Σ variances), the size of the
-posterior; then L = 0.4·(the length travelled per effective draw), where that is longer.
+posterior; then L = 0.4·(the length travelled per effective draw), where that is longer. The ε that
+is kept is the least of the second half of the warm-up: `EnergyError` says why.
 """
 
 from math import exp, sqrt
@@ -32,6 +36,7 @@ TARGET = 5e-4  # E[ΔE²]/d
 FIRST_LENGTH = 20.0  # L/ε before anything is known
 PERSISTENCE = 0.4  # L over the length travelled per effective draw, as in the paper
 BATCHES = 16  # of the last third, whose means tell how many of its draws are effective
+BURST = 10.0  # times √(d·target), more than which no ΔE counts for: bursts are of no first order
 FORGOTTEN = 8.0  # L: what the loss remembers of an energy error is gone by then
 CHECK_PERIOD = 20  # steps between closer looks
 LONGEST_BLOCK = 64  # steps: an interrupt waits for no more
@@ -120,12 +125,13 @@ def mclmc(
     def measured(
         state: State, excess: Tensor, errors: Tensor, checks: dict[int, Check], first: int
     ) -> State:
-        """After steps from number `first` of a block on: what they tell of the bias, in `checks`."""
+        """After steps from number `first` of a block on, whose `checks` now tell of the bias."""
         epsilons = state.error.step_size
         keep = (-epsilons / (FORGOTTEN * state.length)).exp()
+        most = BURST * sqrt(size * target)
         looks = [step for step in checks if step >= first]
         response, shown = state.response.seen(
-            excess, errors, keep, [step - first for step in looks]
+            excess, errors.clamp(-most, most), keep, [step - first for step in looks]
         )
         for step, means in zip(looks, shown, strict=True):
             checks[step] = checks[step]._replace(

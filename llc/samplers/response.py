@@ -32,7 +32,8 @@ class Response(NamedTuple):
 
     @classmethod
     def start(cls, like: Tensor) -> "Response":
-        return cls(*like.new_zeros(5, *like.shape), fresh=0, steps=0)
+        work, values, works, products, squares = like.new_zeros(5, *like.shape)
+        return cls(work, values, works, products, squares, fresh=0, steps=0)
 
     def seen(
         self, values: Tensor, errors: Tensor, keep: Tensor, looks: list[int]
@@ -47,7 +48,8 @@ class Response(NamedTuple):
         # Welford's: A off its mean before the step, times W off its mean after it.
         centred = torch.where(counts > 1, values - (value_sums - values) / (counts - 1), 0)
         products, squares = centred * (works - work_sums / counts), errors.square()
-        shown, begin, fresh, left = [], 0, self.fresh, (self.products, self.squares)
+        shown: list[Means] = []
+        begin, fresh, left = 0, self.fresh, (self.products, self.squares)
         for end in [*(look + 1 for look in looks), len(values)]:
             part = slice(begin, end)
             left = left[0] + products[part].sum(0), left[1] + squares[part].sum(0)
