@@ -92,9 +92,11 @@ def _complaints(estimate: Estimate, epsilon: float) -> Iterator[str]:
         yield f"R-hat {estimate.rhat:.2f} > {MAX_RHAT}: sample longer"
     if not abs(estimate.drift) <= tolerance / 2:
         yield f"λ̂ drifts by {estimate.drift:+.2g} over the second half: sample longer"
-    # The companions may sit in steeper places, where the same step biases more.
+    # The companions may sit in steeper places, where the same step biases more. What samplers that
+    # find their own step know of its bias is too noisy in companions, whose runs are short.
     bias = estimate.cooled_bias - estimate.step_size_bias
-    gap = estimate.cooled_mean - estimate.mean - (0.0 if math.isnan(bias) else bias)
+    unknown = math.isnan(bias) or math.isnan(epsilon)
+    gap = estimate.cooled_mean - estimate.mean - (0.0 if unknown else bias)
     if estimate.companions and math.isnan(estimate.cooled_mean):
         remedy = "raise gamma" if math.isnan(epsilon) else f"try epsilon={epsilon / 3:.1g}"
         yield f"companion chains diverged: {remedy}"
