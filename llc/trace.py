@@ -40,6 +40,7 @@ class Trace(NamedTuple):
     warm_up_gradients: float = 0.0  # likewise
     coordinates: Tensor | None = None  # (C, T, P) w_t − w* at P coordinates, evenly spread
     observed: Tensor | None = None  # (C, T, M) whatever else was asked for of w_t, float32
+    energy_error: Tensor | None = None  # (C, A) mean ΔE² a step, over what ε is tuned to
 
     @property
     def chain_steps_per_second(self) -> float:
@@ -65,6 +66,7 @@ PER_CHAIN = (
     "squared_gradient",
     "energy",
     "step_size",
+    "energy_error",
     "diverged_at",
     "centre_loss",
 )
@@ -184,7 +186,9 @@ class Recorder:
             room = self.looks.new_empty(max(end, 2 * len(self.looks)), *self.looks.shape[1:])
             room[:begin] = self.looks[:begin]
             self.looks = room
-        fresh = torch.stack([values for check in checks.values() for values in check])
+        nothing = self.looks.new_full(self.looks.shape[2:], torch.nan)
+        columns = (values for check in checks.values() for values in check)
+        fresh = torch.stack([nothing if values is None else values for values in columns])
         self.looks[begin:end] = fresh.view(len(checks), *self.looks.shape[1:])
         self.looked += [self.done + step for step in checks]
 

@@ -38,7 +38,7 @@ STEPS = {"hmc": 700, "nuts": 700, "mclmc": 6000, "mamclmc": 2000}
 
 
 def assert_same(one, two):
-    for name in ("loss", "acceptance", "energy", "step_size"):
+    for name in ("loss", "acceptance", "energy", "step_size", "squared_gradient", "energy_error"):
         assert torch.equal(*(getattr(t, name).nan_to_num(-1.0) for t in (one, two)))
     assert all(torch.equal(leaf, two.last[name]) for name, leaf in one.last.items())
     assert one.gradients == two.gradients
@@ -51,6 +51,11 @@ def test_a_chain_adapts_whatever_its_company(name):
     few = run(ADAPTIVE[name], loss, steps=WARM_UP + 30, chains=2)
     torch.testing.assert_close(many.step_size[:2], few.step_size, rtol=1e-6, atol=0)
     torch.testing.assert_close(many.loss[:2], few.loss, rtol=1e-6, atol=1e-9)
+    for one, other in (
+        (many.squared_gradient, few.squared_gradient),
+        (many.energy_error, few.energy_error),
+    ):
+        torch.testing.assert_close(one[:2], other, rtol=1e-3, atol=1e-6, equal_nan=True)
     assert not torch.equal(many.step_size[0], many.step_size[1])
 
 

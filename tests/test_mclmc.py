@@ -198,11 +198,11 @@ def test_effective_draws_are_counted():
 
 def test_an_energy_that_is_lost_makes_the_step_smaller():
     state = EnergyError.start(torch.tensor([1.0, 1.0], dtype=torch.float64))
-    state = state.seen(torch.tensor([torch.nan, 0.1], dtype=torch.float64), 1.0)
+    state = state.seen(torch.tensor([torch.nan, 0.1], dtype=torch.float64), 1.0, settling=False)
     assert state.step_size[0] == 0.8
     assert state.step_size[1] > 1
     for _ in range(50):
-        state = state.seen(torch.zeros(2, dtype=torch.float64), 1.0)
+        state = state.seen(torch.zeros(2, dtype=torch.float64), 1.0, settling=False)
     assert state.step_size[0] == 0.8
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from llc.diagnostics.result import Estimate
 from llc.trace import Trace
 
@@ -11,7 +13,10 @@ STANDARD_ERRORS = 4.0
 MAX_RHAT = 1.05
 MIN_ESS = 100.0
 MAX_SHARE_BELOW = 0.2
+MAX_ENERGY_ERROR = 2.0  # of a chain, over what its step is tuned to
 MIN_MOVES = 0.01  # of the kept draws: a chain that moves less often stands still
+
+ACCEPTING = "take a sampler with an accept step (mamclmc, hmc)"
 
 
 def judge(estimate: Estimate, epsilon: float) -> str:
@@ -32,18 +37,32 @@ def judge(estimate: Estimate, epsilon: float) -> str:
             f"below the centre: w* is not a minimum ({estimate.share_below:.0%} of the trace "
             "has a lower loss): train longer or raise gamma"
         )
-    complaints = [*_stuck(estimate), *_complaints(estimate, epsilon)]
+    complaints = [
+        *_stuck(estimate),
+        *_complaints(estimate, epsilon),
+        *_inaccurate(estimate, epsilon),
+    ]
     return "not converged: " + "; ".join(complaints) if complaints else "ok"
 
 
 def _stuck(estimate: Estimate) -> Iterator[str]:
     still = standing_still(estimate.trace, estimate.num_burn_in)
     if still:
-        names = ", ".join(map(str, still[:8])) + (", …" if len(still) > 8 else "")
         yield (
-            f"{len(still)} of {len(estimate.per_chain)} chains stand still (chain {names}): "
+            f"{len(still)} of {len(estimate.per_chain)} chains stand still ({_chains(still)}): "
             "take smaller steps, or a longer warm-up to find them"
         )
+
+
+def _chains(numbers: list[int]) -> str:
+    return "chain " + ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
+
+
+def energy_errors(trace: Trace, num_burn_in: int) -> list[float]:
+    """The mean energy error of each chain's kept draws, over what its step is tuned to."""
+    if trace.energy_error is None:
+        return []
+    return trace.energy_error[:, _kept(trace, num_burn_in)].nanmean(1).tolist()
 
 
 def standing_still(trace: Trace, num_burn_in: int) -> list[int]:
@@ -54,9 +73,15 @@ def standing_still(trace: Trace, num_burn_in: int) -> list[int]:
     draws = (trace.loss - trace.baseline)[:, num_burn_in:]
     changes = (draws.diff(dim=1) != 0).double()
     same = changes.sum(1) < MIN_MOVES * changes.shape[1]
-    kept = trace.checked_steps >= trace.steps[min(num_burn_in, len(trace.steps) - 1)]
-    accepts = trace.acceptance[:, kept].double().mean(1) >= MIN_MOVES  # NaN compares false
+    accepts = (
+        trace.acceptance[:, _kept(trace, num_burn_in)].double().mean(1) >= MIN_MOVES
+    )  # NaN compares false
     return [int(chain) for chain in (same & ~accepts).nonzero().flatten()]
+
+
+def _kept(trace: Trace, num_burn_in: int) -> Tensor:
+    """Which looks are at kept draws."""
+    return trace.checked_steps >= trace.steps[min(num_burn_in, len(trace.steps) - 1)]
 
 
 def _complaints(estimate: Estimate, epsilon: float) -> Iterator[str]:
@@ -67,17 +92,31 @@ def _complaints(estimate: Estimate, epsilon: float) -> Iterator[str]:
         yield f"R-hat {estimate.rhat:.2f} > {MAX_RHAT}: sample longer"
     if not abs(estimate.drift) <= tolerance / 2:
         yield f"λ̂ drifts by {estimate.drift:+.2g} over the second half: sample longer"
-    # The companions may sit in steeper places, where the same step biases more.
+    # The companions may sit in steeper places, where the same step biases more. What samplers that
+    # find their own step know of its bias is too noisy in companions, whose runs are short.
     bias = estimate.cooled_bias - estimate.step_size_bias
-    gap = estimate.cooled_mean - estimate.mean - (0.0 if math.isnan(bias) else bias)
+    unknown = math.isnan(bias) or math.isnan(epsilon)
+    gap = estimate.cooled_mean - estimate.mean - (0.0 if unknown else bias)
     if estimate.companions and math.isnan(estimate.cooled_mean):
         remedy = "raise gamma" if math.isnan(epsilon) else f"try epsilon={epsilon / 3:.1g}"
         yield f"companion chains diverged: {remedy}"
     elif estimate.companions and not abs(gap) <= tolerance:
         yield f"chains cooled from above read {estimate.cooled_mean:.4g}: sample longer"
-    if estimate.step_size_bias > tolerance / 2:
-        bias = estimate.step_size_bias
-        yield f"the step biases λ̂ by about {bias:+.2g}: try epsilon={epsilon / 3:.1g}"
+
+
+def _inaccurate(estimate: Estimate, epsilon: float) -> Iterator[str]:
+    """What the step size does to λ̂; where the energy is not kept, no first order tells the bias."""
+    errors = energy_errors(estimate.trace, estimate.num_burn_in)
+    bad = [chain for chain, error in enumerate(errors) if error > MAX_ENERGY_ERROR]
+    if bad:
+        yield (
+            f"energy error of {len(bad)} of {len(errors)} chains ({_chains(bad)}) above "
+            f"{MAX_ENERGY_ERROR:g} times the one wanted, up to {max(errors):.2g}: their step is "
+            f"too large: give them a longer warm-up, or {ACCEPTING}"
+        )
+    elif abs(estimate.step_size_bias) > error_bound(estimate) / 2:
+        remedy = ACCEPTING if math.isnan(epsilon) else f"try epsilon={epsilon / 3:.1g}"
+        yield f"the step biases λ̂ by about {estimate.step_size_bias:+.2g}: {remedy}"
 
 
 def error_bound(estimate: Estimate) -> float:

@@ -66,10 +66,10 @@ def summarise_stack(
             companions=above is not None,
             cooled_mean=float(cooled_means[i]),
             cooled_error=float(cooled_errors[i]),
-            cooled_bias=math.nan if above is None else _step_size_bias(above, step),
+            cooled_bias=math.nan if above is None else _step_size_bias(above),
             companion_seconds=0.0 if above is None else above.seconds,
             gradients=own.gradients + (0.0 if above is None else above.gradients),
-            step_size_bias=_step_size_bias(own, step),
+            step_size_bias=_step_size_bias(own),
             share_below=share_below(kept[i]),
             num_diverged_chains=int((own.diverged_at >= 0).sum()),
             status="",
@@ -94,9 +94,9 @@ def _excesses(traces: list[Trace], nbetas: list[float]) -> Array:
     return np.stack([excess(*each) for each in zip(traces, nbetas, strict=True)])
 
 
-def _step_size_bias(trace: Trace, epsilon: float) -> float:
+def _step_size_bias(trace: Trace) -> float:
     """(ε/8)·mean ‖∇U_B‖² over the second half of the chain."""
-    norms = trace.squared_gradient
-    if not norms.numel():
+    biases = trace.step_size * trace.squared_gradient / 8
+    if not biases.numel():
         return math.nan
-    return epsilon / 8 * float(norms[:, norms.shape[1] // 2 :].mean())
+    return float(biases[:, biases.shape[1] // 2 :].mean())

@@ -102,31 +102,44 @@ class EnergyError(NamedTuple):
 
     A step of size ε with the error ΔE tells that ε⁶/ξ, ξ = ΔE²/(d·target), is about right for the
     sixth power: E[ΔE²] ∝ ε⁶ (Robnik et al. 2023, section 4.1). The average of ξ/ε⁶ over the last
-    150 steps or so counts those most whose ξ is near one. After a step to where U is not finite ε
-    stays below 0.8 of that step.
+    150 steps or so, later over the last half of them, counts those most whose ξ is near one. After
+    a step to where U is not finite ε stays below 0.8 of that step.
+
+    Near the edge of stability the errors come in bursts, thousands of times their usual size: each
+    throws ε back, and until the next it grows as the last is forgotten. What is kept in the end is
+    the least ε since it began to settle, which outlives the bursts; any other may be too large.
     """
 
     step_size: Tensor  # ε
     weight: Tensor
     average: Tensor  # of ξ/ε⁶, times `weight`
     largest: Tensor  # that ε may become
+    least: Tensor  # ε since it began to settle
+    steps: int  # seen
 
     @classmethod
     def start(cls, step_size: Tensor) -> "EnergyError":
         zero = torch.zeros_like(step_size)
-        return cls(step_size, zero, zero, torch.full_like(zero, torch.inf))
+        return cls(step_size, zero, zero, torch.full_like(zero, torch.inf), step_size, 0)
 
-    def seen(self, error: Tensor, scale: float) -> "EnergyError":
+    def seen(self, error: Tensor, scale: float, *, settling: bool) -> "EnergyError":
         """After a step with ΔE = `error` (C,); scale: d·target."""
         fine = error.isfinite()
         xi = torch.where(fine, error, 0).square() / scale + 1e-8
         weight = torch.where(fine, (-0.5 * (xi.log() / (6 * TRUST)).square()).exp(), 0)
-        keep = (MEMORY - 1) / (MEMORY + 1)
+        memory = max(MEMORY, self.steps)
+        keep = (memory - 1) / (memory + 1)
         total = keep * self.weight + weight
         average = keep * self.average + weight * xi / self.step_size**6
         largest = torch.where(fine, self.largest, RETREAT * self.step_size)
         best = torch.where(total > 0, (average / total) ** (-1 / 6), self.step_size)
-        return EnergyError(torch.minimum(best, largest), total, average, largest)
+        step_size = torch.minimum(best, largest)
+        least = torch.minimum(self.least, step_size) if settling else step_size
+        return EnergyError(step_size, total, average, largest, least, self.steps + 1)
+
+    def settled(self) -> "EnergyError":
+        """With the ε to keep."""
+        return self._replace(step_size=self.least)
 
 
 class Mixing(NamedTuple):

@@ -36,10 +36,13 @@ class Check(NamedTuple):
 
     acceptance: Tensor  # (C,) Metropolis probability of the step
     # (C,) what (ε/8)· is the step-size bias of λ̂, on average: ‖∇U_B(w_t)‖² for SGLD, at the
-    # position the step started from. Samplers that derive theirs say so; NaN: no such bias.
+    # position the step started from. Samplers that derive theirs say so; NaN: none, or not known.
     squared_gradient: Tensor
     energy: Tensor  # (C,) the energy a transition conserves, at its end
     step_size: Tensor  # (C,) of the transition
+    # (C,) mean ΔE² of the steps since the last look, over what the step size is tuned to; None: it
+    # is not tuned to that, or not yet.
+    energy_error: Tensor | None = None
 
 
 def due(step: int, count: int, period: int | None) -> range:
