@@ -91,14 +91,9 @@ class Replay:
         return values
 
     def _inputs(self, weights: Params) -> Iterable[Tensor]:
-        if self.views is None:
-            return weights.values()
-        made = derive(weights, _none_yet)  # a view costs as much as a product of small matrices
-        if self not in made:
-            made[self] = self.views(*weights.values())
-        return made[self]
+        # Once for a buffer: a view costs as much as a product of small matrices.
+        return weights.values() if self.views is None else derive(weights, self._viewed)
 
-
-def _none_yet(_: Params) -> dict[Replay, Sequence[Tensor]]:
-    """What each trace has derived from the leaves of a buffer."""
-    return {}
+    def _viewed(self, weights: Params) -> Sequence[Tensor]:
+        assert self.views is not None
+        return self.views(*weights.values())
