@@ -73,9 +73,8 @@ def standing_still(trace: Trace, num_burn_in: int) -> list[int]:
     draws = (trace.loss - trace.baseline)[:, num_burn_in:]
     changes = (draws.diff(dim=1) != 0).double()
     same = changes.sum(1) < MIN_MOVES * changes.shape[1]
-    accepts = (
-        trace.acceptance[:, _kept(trace, num_burn_in)].double().mean(1) >= MIN_MOVES
-    )  # NaN compares false
+    acceptance = trace.acceptance[:, _kept(trace, num_burn_in)]
+    accepts = acceptance.double().mean(1) >= MIN_MOVES  # NaN compares false
     return [int(chain) for chain in (same & ~accepts).nonzero().flatten()]
 
 
@@ -111,7 +110,7 @@ def _inaccurate(estimate: Estimate, epsilon: float) -> Iterator[str]:
     if bad:
         yield (
             f"energy error of {len(bad)} of {len(errors)} chains ({_chains(bad)}) above "
-            f"{MAX_ENERGY_ERROR:g} times the one wanted, up to {max(errors):.2g}: their step is "
+            f"{MAX_ENERGY_ERROR:g} times the one wanted, up to {max(errors[chain] for chain in bad):.2g}: their step is "
             f"too large: give them a longer warm-up, or {ACCEPTING}"
         )
     elif abs(estimate.step_size_bias) > error_bound(estimate) / 2:

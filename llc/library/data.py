@@ -90,8 +90,9 @@ class Examples(NamedTuple):
     def by_columns(self) -> "Examples":
         """The same examples, tables of a few columns one column after another in memory.
 
-        Minibatches come out so, too: products with narrow matrices are several times as fast then.
-        Only of tables that caches hold, since a row is no longer in one place.
+        Minibatches come out so, too, in the order in which traced products of narrow layers have
+        their results (`llc.library.layout`). Only of tables that caches hold, since a row is no
+        longer in one place.
         """
 
         def turned(table: Tensor) -> Tensor:
