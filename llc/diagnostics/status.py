@@ -108,9 +108,10 @@ def _inaccurate(estimate: Estimate, epsilon: float) -> Iterator[str]:
     errors = energy_errors(estimate.trace, estimate.num_burn_in)
     bad = [chain for chain, error in enumerate(errors) if error > MAX_ENERGY_ERROR]
     if bad:
+        worst = max(errors[chain] for chain in bad)
         yield (
             f"energy error of {len(bad)} of {len(errors)} chains ({_chains(bad)}) above "
-            f"{MAX_ENERGY_ERROR:g} times the one wanted, up to {max(errors[chain] for chain in bad):.2g}: their step is "
+            f"{MAX_ENERGY_ERROR:g} times the one wanted, up to {worst:.2g}: their step is "
             f"too large: give them a longer warm-up, or {ACCEPTING}"
         )
     elif abs(estimate.step_size_bias) > error_bound(estimate) / 2:
