@@ -152,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     left = missing(files.read(LINES))
     print(f"{len(left)} runs to make", flush=True)
     code = run_all(left, chosen.workers) if left else 0
+    if code > 1:  # a signal
+        return code
     for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
         print(f"{notebook.name}", flush=True)
         execute(notebook)

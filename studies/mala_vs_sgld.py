@@ -114,13 +114,15 @@ def page(runs: pd.DataFrame) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing and write the page; 1 where a run did not come to its end."""
+    """Run what is missing and write the page, unless stopped; 1 where a run failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--page", action="store_true", help="run nothing")
     parser.add_argument("--source", default=f"outputs/{STUDY.stem}", help="where the records are")
     chosen = parser.parse_args(argv)
     lines = [] if chosen.page else commands(STUDY, force=False)
     code = run_all(lines, WORKERS) if lines else 0
+    if code > 1:  # a signal: the page stays as it was, and the runs that are there are reused
+        return code
     runs = load_runs(chosen.source)
     PAGE.write_text(page(runs[~runs["superseded"]]), encoding="utf-8")
     print(PAGE)

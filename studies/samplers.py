@@ -159,13 +159,15 @@ def page(study: Path, runs: Sequence[Run], unread: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing and write the page; 1 where a run did not come to its end."""
+    """Run what is missing and write the page, unless stopped; 1 where a run failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--study", type=Path, default=ROOT / "studies" / "samplers.yaml")
     parser.add_argument("--page", action="store_true", help="run nothing")
     chosen = parser.parse_args(argv)
     lines = [] if chosen.page else commands(chosen.study, force=False)
     code = run_all(lines, WORKERS) if lines else 0
+    if code > 1:  # a signal: the page stays as it was, and the runs that are there are reused
+        return code
     runs, unread = of_study(chosen.study)
     PAGE.write_text(page(chosen.study, runs, unread), encoding="utf-8")
     print(f"{len(runs)} runs in {PAGE}")

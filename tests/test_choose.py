@@ -55,14 +55,16 @@ def test_every_sampler_reads_the_exact_value(choice):
     assert result.standard_error < 0.05 * EXACT
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_stopped_run_goes_on_to_the_last_bit(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "choice", [*({"name": name} for name in SAMPLERS), {"name": "gibbs", "heat": 100.0}]
+)
+def test_a_stopped_run_goes_on_to_the_last_bit(choice, tmp_path, monkeypatch):
     monkeypatch.setattr("llc.checkpoints.SHARE", float("inf"))
     inputs, widths = normals(60, 3), (3, 4, 2)
     loss = LinearLoss(inputs, normals(2, 3, seed=1), widths)
     centre = stack([dln.init(widths, torch.Generator().manual_seed(0), torch.float64)])
     posterior = LocalPosterior.around(loss, centre, 20.0, 1.0, 2)
-    sampler = SamplerConfig(name, num_steps=40)
+    sampler = SamplerConfig(**choice, num_steps=40)
     config = sampler.applied(SGLDConfig(epsilon=1e-3, batch_size=6, burn_in_prop=0.5), 60)
 
     def build(part):

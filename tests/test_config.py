@@ -257,6 +257,12 @@ def test_absent_cuda_is_an_error(monkeypatch):
     [
         ({"name": "nutz"}, "sampler_config.name='nutz': must be one of"),
         ({"trajectory": 2.0}, "sampler_config.trajectory=2.0: would be ignored with name='sgld'"),
+        ({"heat": 10.0}, "sampler_config.heat=10.0: would be ignored with name='sgld'"),
+        ({"name": "gibbs", "heat": 0.5}, "sampler_config.heat=0.5: must be a finite number >= 1"),
+        (
+            {"name": "gibbs", "heat": 10.0, "burn_in_prop": 0.1},
+            "sampler_config.burn_in_prop=0.1: gibbs adapts itself in the first 30% of its steps",
+        ),
         ({"name": "hmc", "num_steps": 2}, "sampler_config.num_steps=2: leaves 1 draws per chain"),
     ],
 )

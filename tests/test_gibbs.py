@@ -18,11 +18,12 @@ from llc.models.mlp import MLPLoss
 from llc.params import stack
 from llc.posterior import LocalPosterior
 from llc.samplers.base import Block
+from llc.samplers.choose import choose
 from llc.samplers.gibbs import gibbs
 from llc.samplers.mala import mala
 from llc.sampling import Schedule, sample
 from llc.streams import Stream
-from llc.theory import finite
+from llc.theory import deep_linear, finite
 
 NBETA, GAMMA, SIGMAS, FALSE_FAIL = 10.0, 1.0, 5, 1e-6
 
@@ -136,6 +137,59 @@ def test_llc_is_that_of_quadrature():
     mean, error = chain_mean_and_error(draws)
     assert abs(mean - exact) < SIGMAS * error
     assert error < 0.03 * exact
+
+
+def heated(heat, warm_up):
+    return lambda posterior: gibbs(posterior, heat=heat, warm_up=warm_up)
+
+
+def test_heated_sweeps_report_the_excess_of_their_temperature():
+    """One layer is drawn afresh by each sweep: nβ(L − L*)/T has the exact mean at nβ/T."""
+    widths, sweeps, heat, warm_up = (3, 2), 12, 1e4, 8
+    weights = normals(1, 2, 3)
+    loss = LinearLoss(normals(40, 3, seed=1), weights[0], widths)
+    posterior = LocalPosterior.around(loss, {"layer1": weights}, 1e3, GAMMA, 4000)
+    draws = excess(run(posterior, sweeps, build=heated(heat, warm_up)), 1e3)
+    curvatures = torch.linalg.eigvalsh(loss.second_moment).repeat(2).numpy()  # 2/o of two outputs
+    for sweep in range(1, sweeps):
+        temperature = heat ** max(0, 1 - (sweep - 1) / warm_up)
+        exact = finite.quadratic(curvatures, 1e3 / temperature, GAMMA)
+        mean, error = draws[:, sweep].mean(), draws[:, sweep].std() / len(draws) ** 0.5
+        assert abs(mean - exact) < SIGMAS * error
+        assert error < 0.05 * exact
+
+
+def test_heated_chains_end_in_the_posterior():
+    exact = finite.quadrature(lambda w: (w**2).prod(-1), NBETA, GAMMA, 2)
+    draws = excess(run(scalar_network(64), 2000, build=heated(100.0, 500)), NBETA)[:, 500:]
+    assert ess(draws) > 1000
+    mean, error = chain_mean_and_error(draws)
+    assert abs(mean - exact) < SIGMAS * error
+    assert error < 0.03 * exact
+
+
+def test_heat_shortens_the_way_to_equilibrium_in_deep_networks():
+    """Ten layers between 10 and 97 wide around zero, 40 sweeps: cooled chains are there."""
+    widths, nbeta = (81, 65, 72, 18, 97, 17, 10, 39, 82, 26, 23), 1e12
+    zero = {n: torch.zeros(1, *s, dtype=torch.float64) for n, s in dln.shapes(widths).items()}
+    loss = LinearLoss(normals(200, 81), torch.zeros(23, 81, dtype=torch.float64), widths)
+    posterior = LocalPosterior.around(loss, zero, nbeta, 30.0, 8)
+    known = float(deep_linear(widths, 0).value)
+
+    def off(build):
+        mean, error = chain_mean_and_error(excess(run(posterior, 40, build=build), nbeta)[:, 20:])
+        return mean / known - 1, SIGMAS * error / known
+
+    (plain, plain_error), (cooled, cooled_error) = off(gibbs), off(heated(1e10, 10))
+    assert plain > 0.06 + plain_error
+    assert abs(cooled) < 0.06 + cooled_error
+
+
+def test_heat_is_for_the_chains_from_the_centre_alone():
+    config = SamplerConfig("gibbs", heat=10.0)
+    posterior = network((3, 4, 2), chains=1)
+    made = [choose(config, SGLDConfig(), steps=40, temperature=t)(posterior) for t in (None, 1.0)]
+    assert [sampler.warm_up for sampler in made] == [10, 0]
 
 
 def test_it_agrees_with_mala_where_nothing_is_known():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple, Protocol
 
 from llc.config.parsing import ConfigError
-from llc.config.rules import Above, Count, OneOf, Positive, Within
+from llc.config.rules import Above, AtLeast, Count, OneOf, Positive, Within
 from llc.config.search import search_plan
 from llc.config.shared import SGLDConfig, check_batch_size
 
@@ -31,7 +31,7 @@ SAMPLERS = {
     "nuts": Kind(("target_acceptance", "adapt_mass"), True, True, 200, 0.5),
     "mclmc": Kind(("length",), True, True, None, 0.5),
     "mamclmc": Kind(("length", "target_acceptance"), True, True, 500, 0.5),
-    "gibbs": Kind((), True, True, 400, 0.5),
+    "gibbs": Kind(("heat",), True, True, 400, 0.5),
 }
 WARM_UP = 0.3  # share of the steps in which a sampler adapts itself
 
@@ -53,6 +53,7 @@ class SamplerConfig:
     length: Positive | None = None  # L in units of w; None: tuned
     target_acceptance: Annotated[float, Within(0.05, 0.99)] | None = None
     adapt_mass: bool | None = None
+    heat: Annotated[float, AtLeast(1)] | None = None  # the first temperature; None: starts at w*
 
     @property
     def kind(self) -> Kind:
@@ -67,7 +68,7 @@ class SamplerConfig:
     def adapts(self) -> bool:
         """Whether its first steps, a share WARM_UP of them, are spent on adapting itself."""
         learns = self.preconditioner in ("rmsprop", "adam") and not self.correction
-        return learns or (self.kind.finds_step and self.name != "gibbs")
+        return learns or (self.kind.finds_step and self.name != "gibbs") or self.heat is not None
 
     def searches(self, sgld: SGLDConfig) -> bool:
         """Whether there is an ε to be found first."""

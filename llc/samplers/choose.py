@@ -19,6 +19,7 @@ from llc.samplers.sgld import sgld
 from llc.samplers.sgld_cv import sgld_cv
 from llc.samplers.sgnht import sgnht
 
+HEATED = 0.25  # share of the steps that a `heat` takes; the drift is looked at in what follows
 LEAST_WARM_UP = 3  # steps: each third of MCLMC's does something else
 MOMENTS: dict[str, dict[str, Any]] = {
     "rmsprop": {"decay": 0.99},
@@ -33,15 +34,16 @@ def choose(
     config: SGLDConfig,
     *,
     steps: int,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     check_period: int | None = None,
 ) -> Build:
     """How to build the sampler of `sampler` for `steps` steps.
 
     At a `temperature` H, where nβ is nβ/H, a step size that is given becomes Hε: the stability
-    limit εnβ stays.
+    limit εnβ stays. None: chains from w*, at the posterior's own temperature; a `heat` of the
+    sampler is for these alone.
     """
-    epsilon = temperature * config.step_size
+    epsilon = (temperature or 1) * config.step_size
     warm_up = max(LEAST_WARM_UP, int(WARM_UP * steps))
 
     def given(**names: str) -> dict[str, Any]:
@@ -79,7 +81,9 @@ def choose(
             case "mamclmc":
                 return mamclmc(posterior, warm_up=warm_up, **accepting, **measured)
             case "gibbs":
-                return gibbs(posterior)
+                if sampler.heat is None or temperature is not None:
+                    return gibbs(posterior)
+                return gibbs(posterior, heat=sampler.heat, warm_up=int(HEATED * steps))
         if sampler.preconditioner not in (None, "none"):
             return psgld(
                 posterior,

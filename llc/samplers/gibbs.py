@@ -14,6 +14,10 @@ themselves, whose rank the narrowest layer on the way bounds; in AᵀA they woul
 Float64 carries the products only so far: with γ small and many wide layers ∏‖W_ℓ‖ grows until its
 rounding is seen in the loss. Where multiplying in the other order changes the loss by more than a
 thousandth, it is NaN.
+
+Chains from w* find the places of all layers' small singular values slowly: in a wide network of ten
+layers it takes hundreds of sweeps. Cooled from a high temperature they have them in tens, and have
+forgotten w*: where another point with the same product is more singular, that is what they read.
 """
 
 from typing import NamedTuple
@@ -35,10 +39,15 @@ class State(NamedTuple):
 
     position: Stack  # w_t, float64
     loss: Tensor  # (C,) L_n there
+    step: int  # t
 
 
-def gibbs(posterior: LocalPosterior) -> Sampler:
-    """A sweep over the layers a step; needs a deep linear network with γ > 0."""
+def gibbs(posterior: LocalPosterior, *, heat: float = 1.0, warm_up: int = 0) -> Sampler:
+    """A sweep over the layers a step; needs a deep linear network with γ > 0.
+
+    With a `heat` above 1 sweep t of the `warm_up` has the temperature T = heat^(1 − t/warm_up), and
+    what it reports is L* + (L − L*)/T, so that nβ makes of it the λ̂ of that temperature.
+    """
     loss = posterior.loss
     if not isinstance(loss, LinearLoss):
         raise ValueError("gibbs: samples deep linear networks only: use another sampler")
@@ -53,7 +62,7 @@ def gibbs(posterior: LocalPosterior) -> Sampler:
 
     def init(position: Stack) -> State:
         own = layout.stack(position.flat.double().clone())
-        return State(own, loss.full_data(own.leaves))
+        return State(own, loss.full_data(own.leaves), 0)
 
     def advance(state: State, block: Block) -> tuple[State, Info]:
         losses, checks = [], {}
@@ -76,19 +85,29 @@ def gibbs(posterior: LocalPosterior) -> Sampler:
             1 + posterior.nbeta * state.loss
         )
         right = Factor(root.expand(len(layers[0]), -1, -1), eye(layers[0], len(root)))
+        own_scale = scale / temperature(state.step)
         for layer, draw, left, own in zip(
             layers, draws, lefts, centre.leaves.values(), strict=True
         ):
             told = left.outer.mT @ goal @ right.outer
-            layer.copy_(own + conditional(left.inner, right.inner, told, own, draw.double()))
+            moved = conditional(left.inner, right.inner, told, own, draw.double(), own_scale)
+            layer.copy_(own + moved)
             right = right.widen(layer)
-        return State(position, loss_of(right.whole())), state.loss.masked_fill(lost, torch.nan)
+        after = State(position, loss_of(right.whole()), state.step + 1)
+        excess = (state.loss - centre_loss) / temperature(state.step - 1)
+        return after, (centre_loss + excess).masked_fill(lost, torch.nan)
+
+    def temperature(step: int) -> float:
+        """Of the sweep after step t."""
+        return heat ** (1 - step / warm_up) if 0 <= step < warm_up else 1.0
 
     def loss_of(product: Tensor) -> Tensor:
         """(C,) L_n where W_L ⋯ W_1 C is `product`."""
         return (product - goal).square().sum((1, 2)) / outputs
 
-    def conditional(left: Tensor, right: Tensor, told: Tensor, own: Tensor, draw: Tensor) -> Tensor:
+    def conditional(
+        left: Tensor, right: Tensor, told: Tensor, own: Tensor, draw: Tensor, scale: float
+    ) -> Tensor:
         """W_ℓ − W_ℓ* (C, rows, columns) given A and BC up to rotations, and standard normals."""
         p, a, u = torch.linalg.svd(left, full_matrices=False)
         v, b, q = torch.linalg.svd(right, full_matrices=False)
@@ -99,7 +118,7 @@ def gibbs(posterior: LocalPosterior) -> Sampler:
         result: Tensor = draw * gamma**-0.5 + u.mT @ seen @ v.mT
         return result
 
-    return Sampler(Noise(), init, advance, longest_block=LONGEST_BLOCK)
+    return Sampler(Noise(), init, advance, longest_block=LONGEST_BLOCK, warm_up=warm_up)
 
 
 class Factor(NamedTuple):
