@@ -15,9 +15,9 @@ Float64 carries the products only so far: with γ small and many wide layers ∏
 rounding is seen in the loss. Where multiplying in the other order changes the loss by more than a
 thousandth, it is NaN.
 
-Chains from w* find the places of all layers' small singular values slowly: in a wide network of ten
-layers it takes hundreds of sweeps. Cooled from a high temperature they have them in tens, and have
-forgotten w*: where another point with the same product is more singular, that is what they read.
+Chains from w* are slow to spread the small singular values over the layers where these are many and
+wide. Cooled from a high temperature they have them spread from the start, and have forgotten w*:
+where another point with the same product is more singular, that is what they read.
 """
 
 from typing import NamedTuple
