@@ -20,6 +20,7 @@ OWN = {
     "length": (1.0, 2.0),
     "target_acceptance": (0.7, 0.8),
     "adapt_mass": (True, False),
+    "heat": (10.0, 100.0),
     "num_steps": (1000, 2000),
     "burn_in_prop": (0.5, 0.6),
 }
@@ -100,6 +101,20 @@ def test_another_version_of_the_code_is_another_run():
     assert config().run_hash("one") != config().run_hash("two")
     spelt = config(sampler_config={"preconditioner": "none", "correction": False})
     assert spelt.run_hash("one") == config().run_hash("one")
+
+
+@pytest.mark.parametrize(
+    ("choice", "label"),
+    [
+        ({"name": "sgld", "preconditioner": "none"}, "sgld"),
+        ({"name": "sgld", "preconditioner": "adam", "correction": True}, "sgld+adam+corrected"),
+        ({"name": "hmc", "adapt_mass": True}, "hmc+mass"),
+        ({"name": "nuts", "adapt_mass": False}, "nuts+unit mass"),
+        ({"name": "gibbs", "heat": 10.0}, "gibbs+heated"),
+    ],
+)
+def test_variants_that_are_other_samplers_have_labels_of_their_own(choice, label):
+    assert config(sampler_config=choice).sampler == label
 
 
 def test_every_key_of_the_configuration_is_hashed_or_known_not_to_matter():

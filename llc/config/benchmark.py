@@ -150,6 +150,7 @@ class BenchmarkConfig(Tempered, Sampled):
         variants += ["corrected"] if own.correction else []
         variants += ["mass"] if own.adapt_mass and own.name == "hmc" else []
         variants += ["unit mass"] if own.adapt_mass is False and own.name == "nuts" else []
+        variants += ["heated"] if own.heat is not None else []
         return "+".join([own.name, *variants])
 
     def check(self, prefix: str = "") -> None:
