@@ -11,7 +11,7 @@ exact: what is left is the distance of this posterior from its limit; in the two
 there, and as much more as keeps the typical product of the layers' norms, ∏ 2√(width/γ), below 1e9,
 which float64 can carry. Gibbs sampling is cooled from nβ = 100 in the first quarter of its sweeps.
 It reads the inputs through their second moment alone, in the classes 1M and 10M that of 20,000
-inputs; n enters by nβ. In these classes it keeps fewer than the 100 draws that `ok` asks for.
+inputs; n enters by nβ. There it keeps 80 draws at most, and `ok` asks for an ESS of 100.
 Estimates are kept in `docs/exact.jsonl` as they come, and are not made again.
 """
 

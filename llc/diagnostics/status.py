@@ -86,9 +86,9 @@ def _kept(trace: Trace, num_burn_in: int) -> Tensor:
 def _complaints(estimate: Estimate, epsilon: float) -> Iterator[str]:
     tolerance = error_bound(estimate)
     if not estimate.ess >= MIN_ESS:
-        yield f"ESS {estimate.ess:.0f} < {MIN_ESS:.0f}: sample longer or more chains"
+        yield f"ESS {estimate.ess:.1f} < {MIN_ESS:.0f}: sample longer or more chains"
     if not estimate.rhat <= MAX_RHAT:
-        yield f"R-hat {estimate.rhat:.2f} > {MAX_RHAT}: sample longer"
+        yield f"R-hat {estimate.rhat:.3f} > {MAX_RHAT}: sample longer"
     if not abs(estimate.drift) <= tolerance / 2:
         yield f"λ̂ drifts by {estimate.drift:+.2g} over the second half: sample longer"
     # The companions may sit in steeper places, where the same step biases more. What samplers that
