@@ -7,6 +7,7 @@ import difflib
 import math
 import types
 from collections.abc import Mapping, Sequence
+from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -31,7 +32,7 @@ def parse(cls: type[T], mapping: Any, prefix: str = "", defaults: T | None = Non
         ConfigError: for an unknown key, a value of the wrong type, a value outside its range,
             or values that cannot go together; one line naming key, value and remedy.
     """
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     if not isinstance(mapping, Mapping):
         known = f"{prefix}{next(iter(hints))}=..."
         raise ConfigError(
@@ -58,6 +59,12 @@ def as_plain(config: Any) -> Any:
     return [as_plain(v) for v in config] if isinstance(config, (tuple, list)) else config
 
 
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    """What each key is annotated with; kept, since the status of a sweep parses thousands."""
+    return types.MappingProxyType(get_type_hints(cls, include_extras=True))
+
+
 def _value(hint: Any, value: Any, key: str, default: Any = None) -> Any:
     """Convert one value to what its annotation asks for; `default` fills up a group of keys."""
     hint, rules = _unwrap(hint)
@@ -72,14 +79,18 @@ def _value(hint: Any, value: Any, key: str, default: Any = None) -> Any:
     rules = (*inner, *rules)
     if dataclasses.is_dataclass(base) and isinstance(base, type):
         return parse(base, value, f"{key}.", default)
-    others = [*map(repr, words), *(["None"] if type(None) in arms else [])]
-    problem = f"{key}={_show(value)}: must be {', or '.join([_demand(base, rules), *others])}"
+
+    def refused() -> ConfigError:
+        others = [*map(repr, words), *(["None"] if type(None) in arms else [])]
+        demand = ", or ".join([_demand(base, rules), *others])
+        return ConfigError(f"{key}={_show(value)}: must be {demand}")
+
     try:
         result = _convert(base, value, key, rules)
     except (TypeError, ValueError, OverflowError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(problem) from None
+        raise error if isinstance(error, ConfigError) else refused() from None
     if not all(rule.accepts(result) for rule in rules):
-        raise ConfigError(problem)
+        raise refused()
     return result
 
 
