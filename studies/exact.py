@@ -46,7 +46,7 @@ HOT_NBETA = 100.0  # at which Gibbs sampling starts
 READERS = ("SGLD", "Gibbs", "Gibbs, colder")
 AS_THE_PAPER = ("1k", "10k")  # classes whose posterior at the paper's nβ and γ Gibbs sampling reads
 SINGLE = {"10M": 9}  # the one of its class that is read: 10.3 M parameters; others have up to 30 M
-SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 5, "1M": 5, "10M": 0}  # of each method, the smallest
+SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 5, "1M": 2, "10M": 0}  # of each method, the smallest
 
 
 def networks(size_class: str, method: str) -> Iterator[Network]:
