@@ -214,8 +214,7 @@ def main() -> int:
         "",
         *table(rows),
         "",
-        machine_line()
-        + ". Seconds are those of sampling, on one thread; other work may have shared the machine.",
+        machine_line() + ". Seconds are of sampling alone; other work may have shared the machine.",
         "",
     ]
     PAGE.write_text("\n".join(page), encoding="utf-8")
