@@ -26,6 +26,7 @@ from random import Random
 from time import perf_counter
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from gen_commands_expt_dln import SIZE_CLASSES, draw
@@ -45,6 +46,7 @@ COLD_NBETA, COLD_GAMMA, LARGEST_PRODUCT = 1e12, 30.0, 1e9
 HOT_NBETA = 100.0  # at which Gibbs sampling starts
 READERS = ("SGLD", "Gibbs", "Gibbs, colder")
 AS_THE_PAPER = ("1k", "10k")  # classes whose posterior at the paper's nβ and γ Gibbs sampling reads
+TICKS = (-100, -30, -10, -5, -2, 0, 2, 5, 10, 30, 100)
 SINGLE = {"10M": 9}  # the one of its class that is read: 10.3 M parameters; others have up to 30 M
 SGLD_COUNTS = {"1k": 20, "10k": 20, "100k": 5, "1M": 2, "10M": 0}  # of each method, the smallest
 
@@ -111,6 +113,7 @@ def read(network: Network, size_class: str, reader: str) -> dict:
         "standard_error": result.standard_error if np.isfinite(result.mean) else None,
         "status": result.status,
         "seconds": perf_counter() - start,
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -188,6 +191,9 @@ def picture(rows: list[dict]) -> None:
         ax.set_xlabel("parameters")
     panels[0].set_ylabel("λ̂/λ − 1, per cent (grey: ±2 %)")
     panels[0].set_yscale("symlog", linthresh=5)
+    panels[0].set_ylim(-150, 150)  # at a deep zero where hardly anything moves: −100 %
+    panels[0].set_yticks(TICKS, [f"{tick:+d}" if tick else "0" for tick in TICKS])
+    panels[0].set_yticks([], minor=True)
     panels[-1].legend(fontsize=8)
     figure.savefig(PAGE.parent / "figures" / "exact.png", dpi=150)
 
@@ -203,6 +209,7 @@ def main() -> int:
     if not chosen.page:
         make(chosen.size_class or list(SWEEPS))
     rows = [row for row in stored() if row["size_class"] in SWEEPS]
+    threads = " or ".join(map(str, sorted({row["threads"] for row in rows})))
     about = (__doc__ or "").split("\n\n", 2)[2]
     page = [
         "# λ̂ against λ at every size",
@@ -214,7 +221,8 @@ def main() -> int:
         "",
         *table(rows),
         "",
-        machine_line() + ". Seconds are of sampling alone; other work may have shared the machine.",
+        f"{machine_line()}. Seconds are of sampling alone, on {threads} thread(s); other work may "
+        "have shared the machine.",
         "",
     ]
     PAGE.write_text("\n".join(page), encoding="utf-8")
