@@ -12,6 +12,7 @@ there, and as much more as keeps the typical product of the layers' norms, ∏ 2
 which float64 can carry. Gibbs sampling is cooled from nβ = 100 in the first quarter of its sweeps.
 It reads the inputs through their second moment alone, in the classes 1M and 10M that of 20,000
 inputs; n enters by nβ. There it keeps 80 draws at most, and `ok` asks for an ESS of 100.
+Of a class the smallest networks are read first; the table counts those read, of 20 (10M: of one).
 Estimates are kept in `docs/exact.jsonl` as they come, and are not made again.
 """
 
